@@ -1,0 +1,92 @@
+"""The control a step judges under: the folded commands, the compiled active policy, everybody's keys."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from sluicegate.policies.compile import CompiledPolicy, compile_bundle
+from sluicegate.policies.load import parse_documents
+from sluicegate.schemas.errors import InvariantBroken
+from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
+from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Verifier, agent_secret, public_key
+
+COMPILED_MAX = 16
+"""Compiled snapshots kept at once; a rollback to one of them costs nothing."""
+
+
+@lru_cache(maxsize=COMPILED_MAX)
+def _compiled(digest: str, documents: str) -> CompiledPolicy:
+    bundle = parse_documents(json.loads(documents))
+    if bundle.snapshot_digest != digest:
+        raise InvariantBroken(f"snapshot `{digest}` has other content than its digest says; publish it again")
+    return compile_bundle(bundle)
+
+
+class Control:
+    """Read-only, one per folded command. Holds no clock; the engine answers for its freshness."""
+
+    def __init__(
+        self, state: ControlState, tenant: str, master: bytes | None, operators: dict[str, Ed25519Verifier]
+    ) -> None:
+        self.state = state
+        self.tenant = tenant
+        self._master = master
+        self._operators = operators
+        self._keys: dict[str, Verifier | None] = {}
+        self._policy = None if state.active is None else _compiled(state.active.digest, state.active.documents)
+
+    @property
+    def offset(self) -> int:
+        """The control offset that decisions made under this name."""
+        return self.state.offset
+
+    @property
+    def settings(self) -> StepSettings:
+        return self.state.settings
+
+    @property
+    def ready(self) -> bool:
+        """Whether a policy is active: nothing is judged before."""
+        return self._policy is not None
+
+    @property
+    def active(self) -> Snapshot:
+        """The active snapshot; raises InvariantBroken when there is none."""
+        if self.state.active is None:
+            raise InvariantBroken("no policy is active; publish one with `sluicegate policy publish`")
+        return self.state.active
+
+    @property
+    def policy(self) -> CompiledPolicy:
+        """The compiled active policy; raises InvariantBroken when there is none."""
+        if self._policy is None:
+            raise InvariantBroken("no policy is active; publish one with `sluicegate policy publish`")
+        return self._policy
+
+    def key(self, key_id: str) -> Verifier | None:
+        """The verifier of a key id, or None when nobody is enrolled under it."""
+        if key_id not in self._keys:
+            self._keys[key_id] = self._find(key_id)
+        return self._keys[key_id]
+
+    def _find(self, key_id: str) -> Verifier | None:
+        kind, _, name = key_id.partition("/")
+        if kind in ("operator", "monitor"):
+            return self._operators.get(key_id)
+        if not self.ready:
+            return None
+        if kind == "person":
+            reviewer = self.policy.reviewer(name)
+            return None if reviewer is None or not reviewer.public_key else public_key(reviewer.public_key)
+        agent = self.policy.agent(name)
+        if agent is None:
+            return None
+        if agent.key.kind == "ed25519":
+            return public_key(agent.key.public_key) if agent.key.public_key else None
+        return None if self._master is None else HmacKey(key_id, agent_secret(self._master, name))
+
+
+def has_policy(control: Control) -> bool:
+    """Whether a control may be judged under at all."""
+    return control.ready

@@ -1,0 +1,428 @@
+"""The gate: an intent becomes a decision, and a decision a grant or a request. One state per agent.
+
+Pure: what it knows is the turn (input, state, control). Signature, staleness, ownership, hash and limits come
+first; then pauses; then policy. See the README, life of an intent.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from sluicegate.policies.evaluate import Judgement, Subject
+from sluicegate.processors.gate_state import (
+    GateCard,
+    Job,
+    arm,
+    ask_people,
+    canonical,
+    close,
+    decide,
+    grant,
+    hold,
+    job_of,
+    judged_tags,
+    save,
+    shut,
+)
+from sluicegate.processors.plane import Plane, Turn
+from sluicegate.schemas.errors import BadPayload, InvariantBroken, SealingError
+from sluicegate.schemas.events import (
+    AttemptEnded,
+    Event,
+    Incident,
+    Intent,
+    Noted,
+    Repeated,
+    RequestWithdrawn,
+    Resolution,
+    Result,
+    RuleRef,
+    TimerFired,
+    Withdrawal,
+)
+from sluicegate.schemas.ids import derived_id
+from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+from sluicegate.streams.identity import Checked, check
+from sluicegate.streams.topics import physical
+
+INCIDENT_CODES: Final = ("bad_signature", "unknown_key", "unsigned", "agent_mismatch", "misrouted", "id_reused")
+
+
+def addressed(topic: str, event: Event) -> bool:
+    """What the gate answers for: of resolutions its own, of results what ends an attempt."""
+    if topic == "approval.resolutions":
+        return not isinstance(event, Resolution) or event.origin == "gate"
+    if topic == "job.results":
+        return isinstance(event, (Result, AttemptEnded))
+    return True
+
+
+def handle(turn: Turn, event: Event) -> None:
+    """One turn of the gate."""
+    topic = turn.record.topic
+    if topic == "job.intents" and isinstance(event, Intent):
+        on_intent(turn, event)
+    elif topic == "job.intents" and isinstance(event, Withdrawal):
+        on_withdrawal(turn, event)
+    elif topic == "approval.resolutions" and isinstance(event, Resolution):
+        on_resolution(turn, event)
+    elif topic == "job.results" and isinstance(event, Result):
+        on_result(turn, event)
+    elif topic == "job.results" and isinstance(event, AttemptEnded):
+        on_attempt_ended(turn, event)
+    elif topic == "agent.incidents" and isinstance(event, Incident):
+        on_incident(turn, event)
+    elif topic == "timer.fired.gate" and isinstance(event, TimerFired):
+        on_timer(turn, event)
+    else:
+        name = type(event).__name__
+        turn.refuse(
+            subject="input", code="wrong_topic", message=f"`{name}` does not belong on `{topic}`", incident=True
+        )
+
+
+# --- what agents send
+
+
+def _checked(turn: Turn) -> Checked:
+    record = turn.record
+    topic = physical(turn.control.tenant, record.topic)
+    return check(record.headers, topic, record.key, record.value, record.timestamp_ms, turn.control.key)
+
+
+def _fault_of_sender(turn: Turn, job_id: str, agent_id: str, subject: str) -> bool:
+    """Refuse, and say so, what the named agent has not signed, freshly, under its own key."""
+    checked = _checked(turn)
+    principal = checked.principal
+    code, message = checked.code, checked.message
+    if code is None and (principal is None or principal.kind != "agent" or principal.id != agent_id):
+        code, message = "agent_mismatch", f"signed by another than agent `{agent_id}`; write under your own id"
+    elif code is None and turn.key != agent_id:
+        code, message = "misrouted", f"written under key `{turn.key}`; the key of an intent is its agent's id"
+    if code is None:
+        return False
+    own = principal is not None and principal.id == agent_id == turn.key and principal.kind == "agent"
+    turn.refuse(
+        job_id=job_id,
+        agent_id=agent_id,
+        subject=subject,
+        code=code,
+        message=message,
+        incident=code in INCIDENT_CODES,
+        authenticated=own,
+        principal=None if principal is None else principal.key_id,
+    )
+    return True
+
+
+def _refuse_intent(turn: Turn, intent: Intent, code: str, message: str) -> None:
+    turn.refuse(
+        job_id=intent.job_id,
+        agent_id=intent.agent_id,
+        subject="intent",
+        code=code,
+        message=message,
+        incident=code in INCIDENT_CODES,
+        authenticated=True,
+        principal=f"agent/{intent.agent_id}",
+    )
+
+
+def on_intent(turn: Turn, intent: Intent) -> None:
+    """Refuse, repeat, hold or judge an intent."""
+    if _fault_of_sender(turn, intent.job_id, intent.agent_id, "intent"):
+        return
+    fault = content_fault(intent)
+    if fault is not None:
+        _refuse_intent(turn, intent, *fault)
+        return
+    known = job_of(turn, intent.job_id)
+    if known is not None:
+        _again(turn, intent, known)
+        return
+    fault = limit_fault(turn, intent)
+    if fault is not None:
+        _refuse_intent(turn, intent, *fault)
+        return
+    job = Job(phase="held", job_hash=intent.job_hash)
+    scope = _paused(turn, intent)
+    if scope is not None:
+        job.intent = turn.codec.encode(intent)
+        hold(turn, intent, job, scope)
+        return
+    judge(turn, intent, job)
+
+
+def content_fault(intent: Intent) -> tuple[str, str] | None:
+    """What is wrong with an intent's own content: (code, message), or None."""
+    if not intent.job_id or len(intent.job_id) > 200 or not intent.topic or len(intent.topic) > 200:
+        return "malformed", "job id and topic have 1 to 200 characters"
+    if intent.confidence is not None and not 0.0 <= intent.confidence <= 1.0:
+        return "malformed", f"confidence `{intent.confidence}` is not between 0 and 1"
+    try:
+        content, salt = unseal(intent.payload)
+        parse_strict(content)
+    except (SealingError, BadPayload) as error:
+        return "malformed", str(error)
+    if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:
+        return "hash_mismatch", "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
+    return None
+
+
+def limit_fault(turn: Turn, intent: Intent) -> tuple[str, str] | None:
+    """Which limit the agent has reached: (code, message), or None. Counts this intent against the minute."""
+    limits, card = turn.control.settings, turn.card
+    minute = turn.at_ms // 60_000
+    if card.minute != minute:
+        card.minute, card.minute_intents = minute, 0
+    card.minute_intents += 1
+    size = len(intent.payload.content)
+    if size > limits.payload_bytes_max:
+        return "payload_bytes_max", f"`{size}` bytes of payload, limit {limits.payload_bytes_max}; send a reference"
+    if card.minute_intents > limits.intents_per_min_max:
+        return (
+            "intents_per_min_max",
+            f"more than {limits.intents_per_min_max} intents in this minute; wait for the next",
+        )
+    if card.in_flight >= limits.in_flight_max:
+        return "in_flight_max", f"{card.in_flight} jobs in flight, limit {limits.in_flight_max}; wait for results"
+    if card.open_requests >= limits.open_requests_max:
+        return (
+            "open_requests_max",
+            f"{card.open_requests} open requests, limit {limits.open_requests_max}; wait for people",
+        )
+    return None
+
+
+def _again(turn: Turn, intent: Intent, known: Job) -> None:
+    """A job id is used once: the same content has its answer, other content is an incident."""
+    if known.job_hash != intent.job_hash:
+        _refuse_intent(turn, intent, "id_reused", f"job id `{intent.job_id}` was used for other content; take a new id")
+        return
+    if known.phase == "held" and not known.decision_seq:
+        turn.journal(
+            Noted, job_id=intent.job_id, agent_id=intent.agent_id, kind="repeated", detail="held, not yet judged"
+        )
+        return
+    turn.journal(
+        Repeated,
+        job_id=intent.job_id,
+        agent_id=intent.agent_id,
+        decision=known.decision,
+        decision_seq=known.decision_seq,
+        outcome=known.outcome,
+    )
+
+
+def on_withdrawal(turn: Turn, event: Withdrawal) -> None:
+    """Stop a job that has no grant yet; afterwards it is too late here."""
+    if _fault_of_sender(turn, event.job_id, event.agent_id, "withdrawal"):
+        return
+    job = job_of(turn, event.job_id)
+    if job is None or job.phase in ("granted", "closed"):
+        detail = "unknown job" if job is None else f"too late: {job.phase}"
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="withdrawal", detail=detail)
+        return
+    intent = _intent_of(turn, job)
+    if job.phase == "held":
+        close(turn, intent, job, "withdrawn", event.reason, f"agent/{event.agent_id}")
+        return
+    request_id = job.request_id or ""
+    withdrawn = RequestWithdrawn(request_id=request_id, desk="desk", origin="gate", reason=event.reason)
+    turn.send("approval.requests", "desk", withdrawn, derived_id("withdrawal", request_id))
+    turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="withdrawal", detail="asked the desk")
+
+
+# --- judgement
+
+
+def _paused(turn: Turn, intent: Intent) -> str | None:
+    return turn.control.state.paused(intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id)
+
+
+def _judgement(turn: Turn, intent: Intent) -> Judgement:
+    agent = turn.control.policy.agent(intent.agent_id)
+    subject = Subject(
+        topic=intent.topic,
+        risk_tags=tuple(judged_tags(turn, intent)),
+        agent_id=intent.agent_id,
+        agent_class="default" if agent is None else agent.agent_class,
+        facts={"confidence": intent.confidence},
+    )
+    return turn.control.policy.judge(subject)
+
+
+def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) -> None:
+    """Judge by the active policy, and act on it. ``again_after`` names the request that was approved before."""
+    judgement = _judgement(turn, intent)
+    rules = list(judgement.rules)
+    if intent.ask is not None and judgement.decision in ("ALLOW", "ALLOW_WITH_CONSTRAINTS"):
+        rules = [_asked(intent.ask.reason)]
+        judgement = msgspec.structs.replace(judgement, decision="REQUIRE_APPROVAL", reason=intent.ask.reason)
+    job.digest = turn.control.policy.snapshot_digest
+    ceiling = turn.control.policy.merge_constraints(judgement.constraints, msgspec.json.decode(job.constraints))
+    judgement = msgspec.structs.replace(judgement, constraints=ceiling)
+    open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
+    request_id: str | None = None
+    if judgement.decision == "DENY":
+        shut(turn, job, "denied")
+    elif judgement.decision == "REQUIRE_APPROVAL" and open_rules:
+        job.intent = turn.codec.encode(intent)
+        request_id = ask_people(
+            turn, intent, job, kind="intent", rules=open_rules, reason=judgement.reason, ceiling=canonical(ceiling)
+        )
+    decision = decide(turn, intent, judgement, rules=rules, request_id=request_id, again_after=again_after)
+    job.decision, job.decision_seq = decision.decision, decision.seq
+    if request_id is None and judgement.decision != "DENY":
+        job.intent = turn.codec.encode(intent)
+        job.constraints = canonical(ceiling)
+        job.permitted = True
+        grant(turn, intent, job)
+    save(turn, intent, job)
+
+
+def _asked(reason: str) -> RuleRef:
+    content_hash = derived_id("ask", reason).removeprefix("ask-")
+    return RuleRef(layer="ask", id="ask", content_hash=content_hash, decision="REQUIRE_APPROVAL", reason=reason)
+
+
+def permit(turn: Turn, intent: Intent, job: Job) -> None:
+    """Grant the next attempt of a permitted job, unless a pause or another policy stands before it."""
+    scope = _paused(turn, intent)
+    if scope is not None:
+        hold(turn, intent, job, scope)
+    elif job.digest != turn.control.policy.snapshot_digest:
+        judge(turn, intent, job, again_after=job.request_id)
+    else:
+        grant(turn, intent, job)
+        save(turn, intent, job)
+
+
+def _intent_of(turn: Turn, job: Job) -> Intent:
+    intent = turn.codec.decode(job.intent)
+    if not isinstance(intent, Intent):
+        raise InvariantBroken("a job's entry holds no intent; stop and run `sluicegate verify`")
+    return intent
+
+
+# --- what comes back
+
+
+def on_resolution(turn: Turn, event: Resolution) -> None:
+    """Act on what people decided; a resolution that is not the open one changes nothing."""
+    job = job_of(turn, event.job_id)
+    if job is None or job.phase != "asked" or job.request_id != event.request_id or job.job_hash != event.job_hash:
+        turn.journal(
+            Noted, job_id=event.job_id, agent_id=event.agent_id, kind="resolution", detail="not the open request"
+        )
+        return
+    turn.card.open_requests -= 1
+    intent = _intent_of(turn, job)
+    last = event.verdicts[-1] if event.verdicts else None
+    reason = last.reason if last else None
+    by = f"person/{last.approver_id}" if last else "desk"
+    if event.outcome == "approved":
+        job.satisfied = job.satisfied + [(rule.layer, rule.id, rule.content_hash) for rule in event.rules]
+        job.constraints, job.permitted = event.constraints, True
+        permit(turn, intent, job)
+    elif event.kind == "lost_attempt":
+        close(turn, intent, job, "unknown", reason or "the worker vanished and nobody permitted another attempt", by)
+    elif event.outcome == "denied":
+        close(turn, intent, job, "denied", reason, by)
+    elif event.outcome == "expired":
+        close(turn, intent, job, "expired", "nobody decided in time", "desk")
+    else:
+        close(turn, intent, job, "withdrawn", reason, "agent")
+
+
+def on_result(turn: Turn, event: Result) -> None:
+    """The job has its reviewed result: it is over."""
+    job = job_of(turn, event.job_id)
+    if job is None or job.phase != "granted" or job.grant_id != event.grant_id:
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="result", detail="not the live attempt")
+        return
+    close(turn, _intent_of(turn, job), job, "succeeded" if event.succeeded else "failed", None, "outputs")
+
+
+def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
+    """An attempt without an output: the next one, a person's word, or the end."""
+    job = job_of(turn, event.job_id)
+    if job is None or job.phase != "granted" or job.grant_id != event.grant_id:
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="attempt", detail="not the live attempt")
+        return
+    intent = _intent_of(turn, job)
+    last = job.attempt >= turn.control.settings.attempts_max
+    if event.outcome == "lapsed" and last:
+        close(turn, intent, job, "lapsed", f"no worker started it in time, {job.attempt} times", "gate")
+    elif event.outcome == "lapsed" or (turn.control.policy.action(intent.topic).retry_safe and not last):
+        permit(turn, intent, job)
+    else:
+        reason = "the worker vanished while it ran: whether it took effect is unknown"
+        rule = RuleRef(layer="gate", id="lost-attempt", content_hash="", decision="REQUIRE_APPROVAL", reason=reason)
+        request_id = ask_people(
+            turn, intent, job, kind="lost_attempt", rules=[rule], reason=reason, ceiling=job.constraints
+        )
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="attempt_lost", detail=request_id)
+        save(turn, intent, job)
+
+
+def on_incident(turn: Turn, event: Incident) -> None:
+    """Record an incident that an authorised person or monitor reports; what it does to trust comes with trust."""
+    checked = _checked(turn)
+    code, message = checked.code, checked.message
+    if code is None and (checked.principal is None or checked.principal.kind not in ("operator", "monitor")):
+        code, message = "wrong_signer", "incidents are signed by a monitor or an operator"
+    elif code is None and turn.key != event.agent_id:
+        code, message = "misrouted", f"written under key `{turn.key}`; the key of an incident is its agent's id"
+    elif code is None and turn.get(f"incident/{event.incident_id}", Job) is not None:
+        code, message = "repeated", f"incident `{event.incident_id}` was reported before"
+    if code is not None:
+        principal = None if checked.principal is None else checked.principal.key_id
+        turn.refuse(agent_id=event.agent_id, subject="incident", code=code, message=message, principal=principal)
+        return
+    turn.put(f"incident/{event.incident_id}", Job(phase="closed", job_hash=""))
+    turn.journal(
+        Noted, job_id=event.job_id, agent_id=event.agent_id, kind="incident", detail=f"{event.kind}: {event.note}"
+    )
+
+
+def on_timer(turn: Turn, event: TimerFired) -> None:
+    """A held job's time has come: judge it again, or wait on while the pause lasts."""
+    job_id = event.timer_id.removeprefix("hold/")
+    job = job_of(turn, job_id)
+    if job is None or job.phase != "held" or event.fire_at_ms != job.hold_until_ms:
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="not armed")
+        return
+    if turn.at_ms < job.hold_until_ms:
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="early")
+        arm(turn, job_id, job.hold_until_ms)
+        return
+    intent = _intent_of(turn, job)
+    scope = _paused(turn, intent)
+    if scope is not None:
+        hold(turn, intent, job, scope)
+    elif job.permitted:
+        permit(turn, intent, job)
+    else:
+        judge(turn, intent, job)
+
+
+def unprocessable(turn: Turn, code: str, message: str) -> None:
+    """Tell the agent, where it can be known, that its intent was no intent."""
+    checked = _checked(turn)
+    own = checked.principal is not None and checked.principal.kind == "agent" and checked.principal.id == turn.key
+    subject = dict(turn.record.headers).get("ce_subject", b"").decode("utf-8", errors="replace")
+    turn.refuse(
+        job_id=subject if own else "",
+        agent_id=turn.key,
+        subject="intent" if turn.record.topic == "job.intents" else "input",
+        code=code,
+        message=message,
+        authenticated=own,
+        principal=checked.principal.key_id if checked.principal else None,
+    )
+
+
+PLANE: Final = Plane("gate", "job.decisions", GateCard, addressed, handle, unprocessable)

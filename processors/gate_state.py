@@ -1,0 +1,274 @@
+"""What the gate remembers: a card per agent, an entry per open job; and the events that follow from an entry."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from sluicegate.policies.evaluate import Judgement
+from sluicegate.processors.plane import Card, Turn
+from sluicegate.schemas.events import (
+    ApprovalRequest,
+    Closed,
+    Decision,
+    DecisionWord,
+    Fact,
+    Grant,
+    Granted,
+    Held,
+    Intent,
+    JobOutcome,
+    RequestKind,
+    RuleRef,
+    TimerRequest,
+)
+from sluicegate.schemas.ids import derived_id
+from sluicegate.streams.identity import STALE_AFTER_MS
+
+REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
+"""How long a job id is remembered after its job ended: twice the staleness limit, so once means once."""
+DEFAULT_DESK: Final = "desk"
+DEFAULT_QUEUE: Final = "default"
+
+
+class GateCard(Card, kw_only=True):
+    """Bounded, one per agent. Counts are of now; ``minute`` is the minute since the epoch that is counted."""
+
+    in_flight: int = 0
+    open_requests: int = 0
+    minute: int = 0
+    minute_intents: int = 0
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """One job. ``intent`` is kept, encoded and sealed as it came, until the job is closed."""
+
+    phase: Literal["held", "asked", "granted", "closed"]
+    job_hash: str
+    decision: DecisionWord = "DENY"
+    decision_seq: int = 0
+    digest: str = ""
+    intent: bytes = b""
+    permitted: bool = False
+    """Whether all that is missing is a grant: policy allows it, or a person has approved."""
+    constraints: str = "{}"
+    satisfied: list[tuple[str, str, str]] = []
+    request_id: str | None = None
+    requests: int = 0
+    attempt: int = 0
+    grant_id: str | None = None
+    hold_sec: int = 0
+    hold_until_ms: int = 0
+    outcome: JobOutcome | None = None
+    forget_at_ms: int = 0
+
+
+def entry_name(job_id: str) -> str:
+    """The name of a job's entry."""
+    return f"job/{job_id}"
+
+
+def job_of(turn: Turn, job_id: str) -> Job | None:
+    """The job's entry; one that may be forgotten counts as absent, whatever the disk still holds."""
+    job = turn.get(entry_name(job_id), Job)
+    return None if job is not None and job.phase == "closed" and job.forget_at_ms <= turn.at_ms else job
+
+
+def save(turn: Turn, intent: Intent, job: Job) -> None:
+    """Write the job's entry."""
+    turn.put(entry_name(intent.job_id), job)
+
+
+def canonical(constraints: dict[str, Any]) -> str:
+    """Constraints as canonical JSON text."""
+    return msgspec.json.encode(constraints, order="sorted").decode()
+
+
+def decide(
+    turn: Turn,
+    intent: Intent,
+    judgement: Judgement,
+    *,
+    rules: list[RuleRef],
+    request_id: str | None,
+    again_after: str | None,
+) -> Decision:
+    """Journal a decision with all it rests on."""
+    policy = turn.control.policy
+    action = policy.action(intent.topic)
+    return turn.journal(
+        Decision,
+        job_id=intent.job_id,
+        agent_id=intent.agent_id,
+        tenant=intent.tenant,
+        agent_version=intent.agent_version,
+        topic=intent.topic,
+        risk_tags=judged_tags(turn, intent),
+        job_hash=intent.job_hash,
+        decision=judgement.decision,
+        rules=rules,
+        facts=[Fact(name="confidence", value=intent.confidence, source="claimed")],
+        missing=list(judgement.missing),
+        errors=list(judgement.errors),
+        constraints=canonical(judgement.constraints),
+        reason=judgement.reason,
+        policy_snapshot=policy.snapshot_name,
+        policy_digest=policy.snapshot_digest,
+        pool=action.pool,
+        retry_safe=action.retry_safe,
+        request_id=request_id,
+        again_after=again_after,
+        mode="enforce",
+        run_id=intent.run_id,
+        correlation_id=intent.correlation_id,
+        plan_hash=intent.plan_hash,
+        on_behalf_of=intent.on_behalf_of,
+        parents=intent.parents,
+    )
+
+
+def judged_tags(turn: Turn, intent: Intent) -> list[str]:
+    """The tags that are judged: the topic's, to which the agent may add but from which it may take none."""
+    return sorted({*turn.control.policy.action(intent.topic).risk_tags, *intent.risk_tags})
+
+
+def grant(turn: Turn, intent: Intent, job: Job) -> None:
+    """Permit the next attempt: journal its terms and hand the grant to the pool."""
+    action = turn.control.policy.action(intent.topic)
+    job.attempt += 1
+    job.grant_id = derived_id("grant", intent.agent_id, intent.job_id, job.attempt)
+    if job.phase != "granted":
+        turn.card.in_flight += 1
+    job.phase = "granted"
+    terms: dict[str, Any] = {
+        "job_id": intent.job_id,
+        "agent_id": intent.agent_id,
+        "grant_id": job.grant_id,
+        "attempt": job.attempt,
+        "pool": action.pool,
+        "topic": intent.topic,
+        "job_hash": intent.job_hash,
+        "constraints": job.constraints,
+        "start_by_ms": turn.at_ms + turn.control.settings.start_within_sec * 1000,
+        "request_id": job.request_id,
+        "policy_snapshot": turn.control.policy.snapshot_name,
+        "run_id": intent.run_id,
+        "plan_hash": intent.plan_hash,
+        "correlation_id": intent.correlation_id,
+    }
+    granted = turn.journal(Granted, **terms, retry_safe=action.retry_safe)
+    record = Grant(
+        **terms,
+        tenant=intent.tenant,
+        payload=intent.payload,
+        risk_tags=intent.risk_tags,
+        granted_seq=granted.seq,
+        control_offset=turn.control.offset,
+        on_behalf_of=intent.on_behalf_of,
+    )
+    turn.send(f"job.grants.{action.pool}", intent.job_id, record, job.grant_id)
+
+
+def ask_people(
+    turn: Turn, intent: Intent, job: Job, *, kind: RequestKind, rules: list[RuleRef], reason: str, ceiling: str
+) -> str:
+    """Open an approval request and return its id; the job waits for its resolution."""
+    policy = turn.control.policy
+    agent = policy.agent(intent.agent_id)
+    timeout_sec = turn.control.settings.request_timeout_sec
+    if intent.ask is not None and intent.ask.timeout_sec is not None:
+        timeout_sec = max(1, min(timeout_sec, intent.ask.timeout_sec))
+    job.requests += 1
+    job.request_id = derived_id("request", intent.agent_id, intent.job_id, job.requests)
+    if job.phase == "granted":
+        turn.card.in_flight -= 1
+    job.phase = "asked"
+    turn.card.open_requests += 1
+    request = ApprovalRequest(
+        request_id=job.request_id,
+        kind=kind,
+        origin="gate",
+        reply_key=turn.key,
+        tenant=intent.tenant,
+        desk=DEFAULT_DESK,
+        queue=DEFAULT_QUEUE,
+        job_id=intent.job_id,
+        agent_id=intent.agent_id,
+        agent_owner=None if agent is None else agent.owner,
+        agent_version=intent.agent_version,
+        topic=intent.topic,
+        risk_tags=judged_tags(turn, intent),
+        payload=intent.payload,
+        context=intent.context,
+        job_hash=intent.job_hash,
+        rules=rules,
+        reason=reason,
+        constraints=ceiling,
+        policy_snapshot=policy.snapshot_name,
+        policy_digest=policy.snapshot_digest,
+        attempt=job.attempt,
+        created_at_ms=turn.at_ms,
+        expires_at_ms=turn.at_ms + timeout_sec * 1000,
+        parents=intent.parents,
+        run_id=intent.run_id,
+        plan_hash=intent.plan_hash,
+        on_behalf_of=intent.on_behalf_of,
+        correlation_id=intent.correlation_id,
+    )
+    turn.send("approval.requests", DEFAULT_DESK, request, job.request_id)
+    return job.request_id
+
+
+def hold(turn: Turn, intent: Intent, job: Job, scope: str) -> None:
+    """Let the job wait: a resume is no input of its key, so a timer brings it back."""
+    settings = turn.control.settings
+    job.hold_sec = min(settings.hold_max_sec, job.hold_sec * 2) if job.hold_sec else settings.hold_first_sec
+    job.hold_until_ms = turn.at_ms + job.hold_sec * 1000
+    if job.phase == "granted":
+        turn.card.in_flight -= 1
+    job.phase = "held"
+    turn.journal(
+        Held,
+        job_id=intent.job_id,
+        agent_id=intent.agent_id,
+        scope=scope,
+        job_hash=intent.job_hash,
+        until_ms=job.hold_until_ms,
+    )
+    arm(turn, intent.job_id, job.hold_until_ms)
+    save(turn, intent, job)
+
+
+def arm(turn: Turn, job_id: str, fire_at_ms: int) -> None:
+    """Ask the watch to wake this key for a held job."""
+    timer_id = f"hold/{job_id}"
+    timer = TimerRequest(owner="gate", key=turn.key, timer_id=timer_id, fire_at_ms=fire_at_ms)
+    turn.send("timer.requests", turn.key, timer, f"gate/{turn.key}/{timer_id}/{fire_at_ms}")
+
+
+def close(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, reason: str | None, by: str | None) -> None:
+    """End the job for its agent, and keep only what makes its id used."""
+    turn.journal(
+        Closed,
+        job_id=intent.job_id,
+        agent_id=intent.agent_id,
+        outcome=outcome,
+        reason=reason,
+        by=by,
+        request_id=job.request_id,
+        run_id=intent.run_id,
+    )
+    shut(turn, job, outcome)
+    save(turn, intent, job)
+
+
+def shut(turn: Turn, job: Job, outcome: JobOutcome) -> None:
+    """Mark the entry closed and drop what it held."""
+    if job.phase == "granted":
+        turn.card.in_flight -= 1
+    job.phase = "closed"
+    job.outcome = outcome
+    job.intent = b""
+    job.satisfied = []
+    job.forget_at_ms = turn.at_ms + REMEMBERED_MS

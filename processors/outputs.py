@@ -1,0 +1,374 @@
+"""Outputs: follows every grant from start to result, and lets nothing leave that was not granted and reviewed.
+
+It reads the gate's journal, the workers' starts and their raw outputs, which may reach it in any order: what names a
+grant it has not met yet is parked until the grant comes or a timer says that there is none. Review is a pass-through
+here (decision ALLOW, rule `none`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final, Literal
+
+import msgspec
+
+from sluicegate.processors.plane import Card, Plane, Turn
+from sluicegate.schemas.errors import InvariantBroken, SealingError
+from sluicegate.schemas.events import (
+    AttemptEnded,
+    AttemptOpened,
+    Ended,
+    Event,
+    Granted,
+    GrantRefused,
+    Lapsed,
+    Noted,
+    Output,
+    Progressed,
+    Result,
+    Started,
+    TimerFired,
+    TimerRequest,
+)
+from sluicegate.schemas.payload import unseal
+from sluicegate.streams.identity import STALE_AFTER_MS
+
+NO_RULE: Final = "none"
+"""The name of the review rule while review is a pass-through."""
+WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, Output)
+WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | Output
+REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
+
+
+class OutputsCard(Card, kw_only=True):
+    """Bounded, one per agent. ``granted_seq``: up to where the gate's journal of this agent is known here."""
+
+    granted_seq: int = 0
+    parked: int = 0
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """The live attempt of one job."""
+
+    phase: Literal["open", "started", "ended"]
+    grant_id: str
+    attempt: int
+    job_hash: str
+    topic: str
+    worker_id: str | None = None
+    lease_until_ms: int = 0
+    run_id: str | None = None
+    correlation_id: str | None = None
+    forget_at_ms: int = 0
+
+
+class Parked(msgspec.Struct, kw_only=True):
+    """Worker events of one job that came before what they follow from, encoded, in their order."""
+
+    until_ms: int
+    events: list[bytes] = []
+
+
+def entry_name(job_id: str) -> str:
+    """The name of a job's entry."""
+    return f"job/{job_id}"
+
+
+def addressed(topic: str, event: Event) -> bool:
+    """Of the gate's journal only grants; of resolutions only its own (there are none before quarantine)."""
+    if topic == "job.decisions":
+        return isinstance(event, Granted)
+    return topic != "approval.resolutions"
+
+
+def handle(turn: Turn, event: Event) -> None:
+    """One turn of outputs."""
+    topic = turn.record.topic
+    if topic == "job.decisions" and isinstance(event, Granted):
+        on_granted(turn, event)
+    elif topic == "timer.fired.outputs" and isinstance(event, TimerFired):
+        on_timer(turn, event)
+    elif isinstance(event, Output if topic == "job.outputs" else WORKER_EVENTS[:-1]) and topic in (
+        "job.outputs",
+        "job.starts",
+    ):
+        on_worker_event(turn, event)  # type: ignore[arg-type]  # narrowed by the tuple above
+    else:
+        name = type(event).__name__
+        turn.refuse(
+            subject="input", code="wrong_topic", message=f"`{name}` does not belong on `{topic}`", incident=True
+        )
+
+
+def _ids(event: WorkerEvent | Granted) -> dict[str, Any]:
+    return {
+        "job_id": event.job_id,
+        "agent_id": event.agent_id,
+        "grant_id": event.grant_id,
+        "attempt": event.attempt,
+    }
+
+
+def _note(turn: Turn, event: WorkerEvent, kind: str, detail: str | None = None) -> None:
+    turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind=kind, detail=detail)
+
+
+SUBJECTS: Final = {"Output": "output", "GrantRefused": "grant"}
+
+
+def _refuse(turn: Turn, event: WorkerEvent, code: str, message: str, *, incident: bool = True) -> None:
+    turn.refuse(
+        job_id=event.job_id,
+        agent_id=event.agent_id,
+        subject=SUBJECTS.get(type(event).__name__, "start"),
+        code=code,
+        message=message,
+        incident=incident,
+        principal=f"worker/{event.worker_id}",
+        ref=event.grant_id,
+    )
+
+
+# --- grants
+
+
+def on_granted(turn: Turn, event: Granted) -> None:
+    """A grant is out: from now on its start and its output are expected."""
+    turn.card.granted_seq = max(turn.card.granted_seq, event.seq)
+    known = turn.get(entry_name(event.job_id), Attempt)
+    if known is not None and known.attempt >= event.attempt and known.forget_at_ms > turn.at_ms:
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="grant", detail="known")
+        return
+    attempt = Attempt(
+        phase="open",
+        grant_id=event.grant_id,
+        attempt=event.attempt,
+        job_hash=event.job_hash,
+        topic=event.topic,
+        run_id=event.run_id,
+        correlation_id=event.correlation_id,
+        forget_at_ms=event.start_by_ms + REMEMBERED_MS,
+    )
+    turn.journal(AttemptOpened, **_ids(event), job_hash=event.job_hash)
+    turn.put(entry_name(event.job_id), attempt)
+    _unpark(turn, event.job_id, attempt)
+
+
+def _unpark(turn: Turn, job_id: str, attempt: Attempt) -> None:
+    """Meet again, in their order, the worker events that came too early."""
+    name = f"parked/{job_id}"
+    parked = turn.get(name, Parked)
+    if parked is None:
+        return
+    turn.drop(name)
+    turn.card.parked -= len(parked.events)
+    for raw in parked.events:
+        event = turn.codec.decode(raw)
+        if not isinstance(event, WORKER_EVENTS):
+            raise InvariantBroken("something else than a worker's event was parked; run `sluicegate verify`")
+        on_worker_event(turn, event)
+
+
+# --- what workers send
+
+
+def on_worker_event(turn: Turn, event: WorkerEvent) -> None:
+    """Match a worker's event with the live attempt; park what is early, refuse what has no grant."""
+    if turn.key != event.agent_id:
+        _refuse(turn, event, "misrouted", f"written under key `{turn.key}`; the key is the agent's id")
+        return
+    if isinstance(event, GrantRefused):
+        _refuse(turn, event, event.code, event.message)
+        return
+    attempt = turn.get(entry_name(event.job_id), Attempt)
+    if attempt is not None and attempt.forget_at_ms <= turn.at_ms:
+        attempt = None
+    if attempt is None or event.attempt > attempt.attempt:
+        if _must_be_known(turn, event):
+            _refuse(turn, event, "no_grant", f"no grant for attempt {event.attempt} of job `{event.job_id}`")
+        else:
+            _park(turn, event)
+    elif event.attempt < attempt.attempt:
+        _refuse(turn, event, "late", f"attempt {attempt.attempt} is live; this one is over", incident=False)
+    elif event.grant_id != attempt.grant_id:
+        _refuse(turn, event, "no_grant", f"`{event.grant_id}` is not the grant of this attempt")
+    else:
+        _meet(turn, event, attempt)
+
+
+def _must_be_known(turn: Turn, event: WorkerEvent) -> bool:
+    """Whether the grant the event claims would have been met by now: then there is none."""
+    claimed = getattr(event, "granted_seq", None)
+    return claimed is not None and claimed <= turn.card.granted_seq
+
+
+def _park(turn: Turn, event: WorkerEvent) -> None:
+    settings = turn.control.settings
+    if turn.card.parked >= settings.parked_max:
+        _refuse(
+            turn, event, "parked_max", f"{turn.card.parked} events wait for their grants, limit {settings.parked_max}"
+        )
+        return
+    name = f"parked/{event.job_id}"
+    parked = turn.get(name, Parked)
+    if parked is None:
+        parked = Parked(until_ms=turn.at_ms + settings.unmatched_wait_sec * 1000)
+        _arm(turn, name, parked.until_ms)
+    parked.events.append(turn.codec.encode(event))
+    turn.card.parked += 1
+    turn.put(name, parked)
+    _note(turn, event, "parked", type(event).__name__)
+
+
+def _meet(turn: Turn, event: WorkerEvent, attempt: Attempt) -> None:
+    if isinstance(event, Started):
+        _started(turn, event, attempt)
+    elif isinstance(event, Output):
+        _output(turn, event, attempt)
+    elif attempt.phase == "open" and not isinstance(event, Lapsed):
+        _park(turn, event)
+    elif isinstance(event, Lapsed):
+        if attempt.phase == "open":
+            _end(turn, event, attempt, "lapsed", "met after its start-by time")
+        else:
+            _refuse(turn, event, "already_started", "this attempt has started and cannot lapse")
+    elif attempt.phase == "ended" or event.worker_id != attempt.worker_id:
+        _note(turn, event, "late", type(event).__name__)
+    elif isinstance(event, Progressed):
+        attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
+        turn.put(entry_name(event.job_id), attempt)
+        _note(turn, event, "progress", event.note)
+    elif isinstance(event, Ended):
+        if event.outcome == "lapsed":
+            _end(turn, event, attempt, "lapsed", event.detail)
+        else:
+            _note(turn, event, "ended", event.outcome)
+
+
+def _started(turn: Turn, event: Started, attempt: Attempt) -> None:
+    if attempt.phase != "open":
+        _refuse(turn, event, "already_started", f"attempt {event.attempt} was started by `{attempt.worker_id}`")
+        return
+    if event.job_hash != attempt.job_hash:
+        _refuse(turn, event, "grant_altered", "the started job has another hash than the granted one")
+        return
+    attempt.phase = "started"
+    attempt.worker_id = event.worker_id
+    attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
+    turn.put(entry_name(event.job_id), attempt)
+    _arm(turn, f"lease/{event.job_id}/{event.attempt}", attempt.lease_until_ms)
+    _note(turn, event, "started", event.worker_id)
+    _unpark(turn, event.job_id, attempt)
+
+
+def _end(
+    turn: Turn, event: WorkerEvent, attempt: Attempt, outcome: Literal["lapsed", "lost"], detail: str | None
+) -> None:
+    attempt.phase = "ended"
+    turn.put(entry_name(event.job_id), attempt)
+    turn.journal(AttemptEnded, **_ids(event), outcome=outcome, worker_id=event.worker_id, detail=detail)
+
+
+def _output(turn: Turn, event: Output, attempt: Attempt) -> None:
+    """The first output of the live attempt becomes the result; any other is late."""
+    if attempt.phase == "open":
+        _park(turn, event)
+        return
+    if attempt.phase == "ended" or event.worker_id != attempt.worker_id:
+        _refuse(
+            turn, event, "late", "the attempt is over or another worker's; this output is not taken", incident=False
+        )
+        return
+    try:
+        content, _ = unseal(event.output)
+    except SealingError as error:
+        _refuse(turn, event, "malformed", str(error))
+        return
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != event.output_hash:
+        _refuse(turn, event, "hash_mismatch", "the output hash is not that of the output")
+        return
+    attempt.phase = "ended"
+    turn.put(entry_name(event.job_id), attempt)
+    turn.journal(
+        Result,
+        **_ids(event),
+        topic=attempt.topic,
+        succeeded=event.succeeded,
+        output_safety_decision="ALLOW",
+        rule=NO_RULE,
+        original_fields_redacted=0,
+        redaction_details=[],
+        policy_snapshot=turn.control.policy.snapshot_name,
+        output=event.output,
+        output_hash=digest,
+        result_hash=digest,
+        worker_id=event.worker_id,
+        run_id=attempt.run_id,
+        correlation_id=attempt.correlation_id,
+    )
+
+
+# --- time
+
+
+def _arm(turn: Turn, timer_id: str, fire_at_ms: int) -> None:
+    timer = TimerRequest(owner="outputs", key=turn.key, timer_id=timer_id, fire_at_ms=fire_at_ms)
+    turn.send("timer.requests", turn.key, timer, f"outputs/{turn.key}/{timer_id}/{fire_at_ms}")
+
+
+def on_timer(turn: Turn, event: TimerFired) -> None:
+    """A lease ran out, or something waited too long for its grant."""
+    kind, _, rest = event.timer_id.partition("/")
+    if kind == "lease":
+        job_id, _, number = rest.rpartition("/")
+        _lease_over(turn, job_id, number)
+    elif kind == "parked":
+        _parked_over(turn, rest)
+    else:
+        turn.journal(Noted, job_id=None, agent_id=turn.key, kind="timer", detail="not armed")
+
+
+def _lease_over(turn: Turn, job_id: str, number: str) -> None:
+    attempt = turn.get(entry_name(job_id), Attempt)
+    if attempt is None or attempt.phase != "started" or str(attempt.attempt) != number:
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="not armed")
+    elif turn.at_ms < attempt.lease_until_ms:
+        _arm(turn, f"lease/{job_id}/{number}", attempt.lease_until_ms)
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="lease renewed")
+    else:
+        attempt.phase = "ended"
+        turn.put(entry_name(job_id), attempt)
+        turn.journal(
+            AttemptEnded,
+            job_id=job_id,
+            agent_id=turn.key,
+            grant_id=attempt.grant_id,
+            attempt=attempt.attempt,
+            outcome="lost",
+            worker_id=attempt.worker_id,
+            detail="no sign of life within the lease",
+        )
+
+
+def _parked_over(turn: Turn, job_id: str) -> None:
+    name = f"parked/{job_id}"
+    parked = turn.get(name, Parked)
+    if parked is None:
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="not armed")
+        return
+    if turn.at_ms < parked.until_ms:
+        _arm(turn, name, parked.until_ms)
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="early")
+        return
+    turn.drop(name)
+    turn.card.parked -= len(parked.events)
+    for raw in parked.events:
+        event = turn.codec.decode(raw)
+        if isinstance(event, WORKER_EVENTS):
+            _refuse(
+                turn, event, "no_grant", f"no grant or start for attempt {event.attempt} of job `{job_id}` has come"
+            )
+
+
+PLANE: Final = Plane("outputs", "job.results", OutputsCard, addressed, handle)

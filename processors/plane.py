@@ -1,0 +1,260 @@
+"""The thin shell around a pure step: bytes in, one turn, bytes out.
+
+A turn is one input met by one key: its time, its place in the journal, the events it causes. Here are the rules
+that hold for every step: at is the larger of the key's last time and the input's append time; every input
+addressed to a plane leaves at least one event in its journal, numbered without gaps; an input that cannot be
+processed becomes a dead letter in the same transaction and changes no state but the journal's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from sluicegate.processors.control import Control
+from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.errors import InvariantBroken, Undecodable
+from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused
+from sluicegate.schemas.ids import derived_id
+from sluicegate.schemas.payload import SALT_BYTES, seal
+from sluicegate.streams.engine import Headers, Out, Record, Store
+from sluicegate.streams.partitioner import partition_for
+from sluicegate.streams.topics import MESSAGE_BYTES_MAX
+
+JUDGE: Final = 1
+"""The version of what the steps mean; raised with every change that would recompute a decision differently."""
+CARD: Final = "card"
+OUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 20_000
+"""The largest value a step may write: the topic's limit less room for key, headers and batch overhead."""
+PASSED_ON: Final = ("traceparent", "tracestate")
+
+
+class Card(msgspec.Struct, kw_only=True):
+    """The bounded entry every key has: number of its last journal event, and its last time."""
+
+    seq: int = 0
+    at_ms: int = 0
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+E = TypeVar("E")
+
+
+class Overlay:
+    """Holds a turn's writes until they are known to be good."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writes: dict[str, bytes | None] = {}
+
+    def get(self, name: str) -> bytes | None:
+        return self._writes[name] if name in self._writes else self._store.get(name)
+
+    def set(self, name: str, value: bytes) -> None:
+        self._writes[name] = value
+
+    def delete(self, name: str) -> None:
+        self._writes[name] = None
+
+    def flush(self) -> None:
+        """Write what was held to the store beneath."""
+        for name, value in self._writes.items():
+            if value is None:
+                self._store.delete(name)
+            else:
+                self._store.set(name, value)
+
+
+class Turn:
+    """One input met by one key. Steps read and write through it, and through nothing else."""
+
+    def __init__(self, plane: Plane, codec: Codec, record: Record, key: str, store: Overlay, control: Control) -> None:
+        self.plane = plane
+        self.codec = codec
+        self.record = record
+        self.key = key
+        self.control = control
+        self._store = store
+        raw = store.get(CARD)
+        self.card: Any = plane.card() if raw is None else msgspec.msgpack.decode(raw, type=plane.card)
+        self.at_ms = max(self.card.at_ms, record.timestamp_ms)
+        self.card.at_ms = self.at_ms
+        self.cause = Cause(topic=record.topic, partition=record.partition, offset=record.offset)
+        self.outs: list[tuple[str, str, Event, str]] = []
+        self.journaled = 0
+
+    def get(self, name: str, cls: type[S]) -> S | None:
+        """The entry of this name, or None."""
+        raw = self._store.get(name)
+        return None if raw is None else msgspec.msgpack.decode(raw, type=cls)
+
+    def put(self, name: str, entry: msgspec.Struct) -> None:
+        """Write an entry."""
+        self._store.set(name, msgspec.msgpack.encode(entry))
+
+    def drop(self, name: str) -> None:
+        """Delete an entry."""
+        self._store.delete(name)
+
+    def journal(self, cls: Callable[..., E], **fields: Any) -> E:
+        """Write the next event of this key's journal."""
+        self.card.seq += 1
+        self.journaled += 1
+        event: Any = cls(
+            cause=self.cause,
+            at_ms=self.at_ms,
+            seq=self.card.seq,
+            control_offset=self.control.offset,
+            judge=JUDGE,
+            **fields,
+        )
+        self.outs.append((self.plane.journal_topic, self.key, event, f"{self.plane.name}/{self.key}/{self.card.seq}"))
+        return event  # type: ignore[no-any-return]  # cls made it, so it is an E
+
+    def send(self, topic: str, key: str, event: Event, event_id: str) -> None:
+        """Write an event to another topic under a deterministic id."""
+        self.outs.append((topic, key, event, event_id))
+
+    def refuse(self, **fields: Any) -> Refused:
+        """Journal a refusal; by default of nobody's job and no attack."""
+        known: dict[str, Any] = {"job_id": "", "agent_id": "", "incident": False, "authenticated": False}
+        return self.journal(Refused, **{**known, **fields})
+
+    def close(self) -> None:
+        """End the turn: the card is written, and an input without a trace is a fault of the step."""
+        if not self.journaled:
+            raise InvariantBroken(f"`{self.plane.name}` left no event for {self.cause}")
+        self.put(CARD, self.card)
+
+
+Handler = Callable[[Turn, Event], None]
+
+
+class Plane:
+    """One application's step: which events are addressed to it, and what it does with them."""
+
+    def __init__(
+        self,
+        name: str,
+        journal_topic: str,
+        card: type[Card],
+        addressed: Callable[[str, Event], bool],
+        handle: Handler,
+        unprocessable: Callable[[Turn, str, str], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.journal_topic = journal_topic
+        self.card = card
+        self.addressed = addressed
+        self.handle = handle
+        self.unprocessable = unprocessable or _unprocessable
+
+    def bound(self, codec: Codec, tenant: str, partitions: int) -> PlaneStep:
+        """The step at the byte level, for an engine."""
+        return PlaneStep(self, codec, tenant, partitions)
+
+
+def _unprocessable(turn: Turn, code: str, message: str) -> None:
+    turn.refuse(subject="input", code=code, message=message)
+
+
+def key_text(key: bytes) -> str:
+    """A record's key as text; what is no UTF-8 is spelt out, so it can be named and never collides."""
+    return key.decode("utf-8", errors="backslashreplace")
+
+
+class PlaneStep:
+    """Decodes, keeps the rules of the module's docstring, encodes."""
+
+    def __init__(self, plane: Plane, codec: Codec, tenant: str, partitions: int) -> None:
+        self.plane = plane
+        self.codec = codec
+        self.tenant = tenant
+        self.partitions = partitions
+
+    def __call__(self, store: Store, record: Record, control: Control) -> list[Out]:
+        """One turn. Raises InvariantBroken when state contradicts itself; everything else is an event."""
+        key = key_text(record.key)
+        try:
+            event = self.codec.decode(record.value)
+        except Undecodable as error:
+            return self._give_up(store, record, control, key, "malformed", str(error))
+        if not self.plane.addressed(record.topic, event):
+            return []
+        if partition_for(record.key, self.partitions) != record.partition:
+            # its key has another state on this partition: a journal of its own, or numbers would repeat
+            own = f"misrouted/{record.partition}/{key}"
+            message = f"written to partition {record.partition}, where key `{key}` does not belong; use murmur2"
+            return self._run(store, record, control, own, lambda turn: _misrouted(turn, message))
+        try:
+            return self._run(store, record, control, key, lambda turn: self.plane.handle(turn, event))
+        except InvariantBroken:
+            raise
+        except TooLarge as error:
+            return self._give_up(store, record, control, key, "oversize", str(error))
+        except Exception as error:  # noqa: BLE001  # a fault of ours in a step: fail closed, keep the input, name the fault
+            return self._give_up(store, record, control, key, "step_failed", f"{type(error).__name__}: {error}")
+
+    def _run(
+        self, store: Store, record: Record, control: Control, key: str, handle: Callable[[Turn], None]
+    ) -> list[Out]:
+        overlay = Overlay(store)
+        turn = Turn(self.plane, self.codec, record, key, overlay, control)
+        handle(turn)
+        turn.close()
+        outs = [self._encoded(turn, *out) for out in turn.outs]
+        overlay.flush()
+        return outs
+
+    def _give_up(self, store: Store, record: Record, control: Control, key: str, code: str, message: str) -> list[Out]:
+        if partition_for(record.key, self.partitions) != record.partition:
+            key = f"misrouted/{record.partition}/{key}"
+        headers = dict(record.headers)
+        cause = Cause(topic=record.topic, partition=record.partition, offset=record.offset)
+        letter = DeadLetter(
+            application=self.plane.name,
+            cause=cause,
+            reason=code,
+            message=message[:1000],
+            key=record.key,
+            value=seal(record.value, bytes(SALT_BYTES)),
+            headers=headers,
+            appended_at_ms=record.timestamp_ms,
+        )
+        letter_id = derived_id("letter", self.plane.name, cause.topic, cause.partition, cause.offset)
+
+        def handle(turn: Turn) -> None:
+            self.plane.unprocessable(turn, code, message[:1000])
+            turn.send("dead.letters", key, letter, letter_id)
+
+        return self._run(store, record, control, key, handle)
+
+    def _encoded(self, turn: Turn, topic: str, key: str, event: Event, event_id: str) -> Out:
+        value = self.codec.encode(event)
+        if len(value) > OUT_BYTES_MAX and not isinstance(event, DeadLetter):
+            raise TooLarge(
+                f"`{type(event).__name__}` would have {len(value)} bytes, more than {OUT_BYTES_MAX}; send less"
+            )
+        key_bytes = turn.record.key if key == turn.key and not key.startswith("misrouted/") else key.encode()
+        return Out(topic, key_bytes, value, self._headers(turn, event, event_id))
+
+    def _headers(self, turn: Turn, event: Event, event_id: str) -> Headers:
+        passed = tuple(header for header in turn.record.headers if header[0] in PASSED_ON)
+        return (
+            ("ce_specversion", b"1.0"),
+            ("ce_id", event_id.encode()),
+            ("ce_source", f"sluicegate/{self.tenant}/{self.plane.name}".encode()),
+            ("ce_type", f"sluicegate.{type(event).__name__}.v1".encode()),
+            ("content-type", b"application/avro"),
+            *passed,
+        )
+
+
+class TooLarge(Exception):
+    """A step would have written more than a record may hold."""
+
+
+def _misrouted(turn: Turn, message: str) -> None:
+    turn.refuse(subject="input", code="misrouted", message=message, incident=True)

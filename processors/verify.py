@@ -1,0 +1,327 @@
+"""Verify: recompute everything the steps wrote from what they read, in the order their journals say.
+
+For every key of every plane the journal is read in ``seq`` order, the input that each group of events names as its
+cause is looked up, and the very same step is run over a fresh state under the control of the recorded offset. What
+comes out must be what stands in the log, byte for byte. Then the other way round: whatever stands on a topic that
+only steps write and was not recomputed was written by somebody else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sluicegate.processors import desk, gate, outputs
+from sluicegate.processors.control import Control
+from sluicegate.processors.plane import JUDGE, Plane, PlaneStep, key_text
+from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.errors import Undecodable
+from sluicegate.schemas.events import Acknowledged, Event
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlFold, ControlState
+from sluicegate.streams.engine import Out, Record
+from sluicegate.streams.identity import Ed25519Verifier
+from sluicegate.streams.topics import APPLICATIONS, FOR_EVER, spec_of
+
+PLANES: Final[tuple[Plane, ...]] = (gate.PLANE, outputs.PLANE, desk.PLANE)
+WRITTEN_BY_STEPS: Final = (
+    "job.decisions",
+    "job.grants",
+    "job.results",
+    "approval.requests",
+    "approval.events",
+    "approval.resolutions",
+    "timer.requests",
+    "dead.letters",
+)
+FAULTS_MAX: Final = 1000
+"""How many faults are kept; all are counted."""
+Place = tuple[str, int, int]
+
+
+class FaultFound(msgspec.Struct, frozen=True):
+    """One thing that is not as it must be. ``kind`` is one word for machines; the place is of the record meant."""
+
+    kind: str
+    topic: str
+    partition: int
+    offset: int
+    message: str
+
+
+class Report(msgspec.Struct):
+    """What was verified: how many of each event class were recomputed, and everything that did not fit."""
+
+    recomputed: dict[str, int]
+    records: int
+    pending: int
+    faults: list[FaultFound]
+    faults_count: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything fits."""
+        return self.faults_count == 0
+
+
+class _Memory:
+    """The state of one key while it is replayed."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, bytes] = {}
+
+    def get(self, name: str) -> bytes | None:
+        return self._entries.get(name)
+
+    def set(self, name: str, value: bytes) -> None:
+        self._entries[name] = value
+
+    def delete(self, name: str) -> None:
+        self._entries.pop(name, None)
+
+
+class Verifier:
+    """Verifies one tenant's log. ``starts`` are the log start offsets of the partitions, where known."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        tenant: str,
+        partitions: int,
+        master: bytes | None,
+        operators: dict[str, Ed25519Verifier],
+        starts: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
+        self._codec = codec
+        self._tenant = tenant
+        self._partitions = partitions
+        self._master = master
+        self._operators = operators
+        self._starts = dict(starts or {})
+        self._records: dict[Place, Record] = {}
+        self._controls: dict[int, Control] = {}
+        self._states: dict[int, ControlState] = {}
+        self._expected: Counter[tuple[str, bytes, bytes]] = Counter()
+        self._report = Report(recomputed={}, records=0, pending=0, faults=[], faults_count=0)
+
+    def run(self, records: Iterable[Record]) -> Report:
+        """Verify these records (any order between partitions). Call once."""
+        for record in records:
+            self._records[(record.topic, record.partition, record.offset)] = record
+        self._report.records = len(self._records)
+        self._check_starts()
+        self._fold_control()
+        for plane in PLANES:
+            self._verify_plane(plane)
+        self._unexplained()
+        return self._report
+
+    def _fault(self, kind: str, place: Place, message: str) -> None:
+        self._report.faults_count += 1
+        if len(self._report.faults) < FAULTS_MAX:
+            self._report.faults.append(FaultFound(kind, *place, message))
+
+    def _check_starts(self) -> None:
+        for (topic, partition), start in self._starts.items():
+            if start > 0 and spec_of(topic).retention_ms == FOR_EVER:
+                self._fault(
+                    "truncated",
+                    (topic, partition, start),
+                    f"records before offset {start} are gone from a topic kept for ever",
+                )
+
+    def _of_topic(self, *names: str) -> Iterator[Record]:
+        wanted = [place for place in self._records if place[0] in names]
+        for place in sorted(wanted):
+            yield self._records[place]
+
+    def _fold_control(self) -> None:
+        fold = ControlFold(self._codec, self._tenant, self._operators)
+        state = ControlState()
+        for record in self._of_topic(SNAPSHOTS):
+            state = fold(state, record)
+        if state.refused_snapshots:
+            self._fault(
+                "snapshot", (SNAPSHOTS, 0, 0), f"{state.refused_snapshots} snapshots are not signed by an operator"
+            )
+        self._states[-1] = state
+        for record in self._of_topic(COMMANDS):
+            state = fold(state, record)
+            self._states[record.offset] = state
+
+    def _control(self, offset: int) -> Control | None:
+        if offset not in self._controls:
+            if offset not in self._states:
+                return None
+            self._controls[offset] = Control(self._states[offset], self._tenant, self._master, self._operators)
+        return self._controls[offset]
+
+    # --- one plane
+
+    def _verify_plane(self, plane: Plane) -> None:
+        step = plane.bound(self._codec, self._tenant, self._partitions)
+        by_key: dict[str, list[tuple[Record, Any]]] = defaultdict(list)
+        for record in self._of_topic(plane.journal_topic):
+            try:
+                event = self._codec.decode(record.value)
+            except Undecodable as error:
+                self._fault("undecodable", _place(record), str(error))
+                continue
+            if isinstance(event, Acknowledged):
+                self._expected[(record.topic, record.key, record.value)] += 1
+                self._check_acknowledged(record, event)
+            elif not hasattr(event, "seq"):
+                self._fault("foreign", _place(record), f"`{type(event).__name__}` is no event of this journal")
+            else:
+                by_key[key_text(record.key)].append((record, event))
+        answered: set[Place] = set()
+        for key, events in by_key.items():
+            self._verify_key(plane, step, key, events, answered)
+        self._verify_complete(plane, step, answered)
+
+    def _check_acknowledged(self, record: Record, event: Acknowledged) -> None:
+        state = self._states.get(event.control_offset)
+        last = None if state is None else state.last
+        if last is None or (last.command_id, last.accepted, last.code) != (
+            event.command_id,
+            event.accepted,
+            event.code,
+        ):
+            self._fault("acknowledgement", _place(record), f"does not fit the command at offset {event.control_offset}")
+
+    def _verify_key(
+        self, plane: Plane, step: PlaneStep, key: str, events: list[tuple[Record, Any]], answered: set[Place]
+    ) -> None:
+        store = _Memory()
+        number = 0
+        groups: list[tuple[Place, list[tuple[Record, Any]]]] = []
+        for record, event in events:
+            number += 1
+            if event.seq != number:
+                self._fault("seq", _place(record), f"seq {event.seq} of key `{key}` stands where {number} belongs")
+                number = event.seq
+            cause = (event.cause.topic, event.cause.partition, event.cause.offset)
+            if groups and groups[-1][0] == cause:
+                groups[-1][1].append((record, event))
+            else:
+                groups.append((cause, [(record, event)]))
+        for cause, group in groups:
+            if cause in answered:
+                self._fault("twice", _place(group[0][0]), f"input {cause} is answered twice")
+            answered.add(cause)
+            self._replay(step, store, cause, group)
+
+    def _replay(self, step: PlaneStep, store: _Memory, cause: Place, group: list[tuple[Record, Any]]) -> None:
+        first_record, first = group[0]
+        where = _place(first_record)
+        if any(event.judge != JUDGE for _, event in group):
+            self._fault("judge", where, f"judged by version {first.judge}; this build recomputes version {JUDGE} only")
+        source = self._records.get(cause)
+        if source is None:
+            self._fault("missing_input", where, f"its cause {cause} is not in the log")
+            return
+        control = self._control(first.control_offset)
+        if control is None:
+            self._fault("control_offset", where, f"control offset {first.control_offset} is not in the log")
+            return
+        try:
+            outs = step(store, source, control)
+        except Exception as error:  # noqa: BLE001  # whatever fails is the finding
+            self._fault("step_failed", where, f"recomputing failed with {type(error).__name__}: {error}")
+            return
+        journal = [out for out in outs if out.topic == step.plane.journal_topic]
+        for out in outs:
+            self._expected[(out.topic, out.key, out.value)] += 1
+        for index in range(max(len(journal), len(group))):
+            self._compare(
+                journal[index] if index < len(journal) else None, group[index] if index < len(group) else None, where
+            )
+
+    def _compare(self, out: Out | None, recorded: tuple[Record, Any] | None, where: Place) -> None:
+        if recorded is None:
+            if out is None:
+                return
+            name = type(self._codec.decode(out.value)).__name__
+            self._fault("missing", where, f"recomputing also gives a `{name}` that is not in the log")
+            return
+        record, event = recorded
+        name = type(event).__name__
+        if out is None:
+            self._fault("extra", _place(record), f"recomputing does not give this `{name}`")
+        elif out.value != record.value:
+            fields = _differing(self._codec.decode(out.value), event)
+            self._fault("differs", _place(record), f"`{name}` differs from what is recomputed in {fields}")
+        else:
+            self._report.recomputed[name] = self._report.recomputed.get(name, 0) + 1
+
+    def _verify_complete(self, plane: Plane, step: PlaneStep, answered: set[Place]) -> None:
+        """Every input addressed to the plane is answered; the tail may still be waiting its turn."""
+        last: dict[tuple[str, int], int] = {}
+        for topic, partition, offset in answered:
+            last[(topic, partition)] = max(offset, last.get((topic, partition), -1))
+        for record in self._of_topic(*APPLICATIONS[plane.name].inputs):
+            place = _place(record)
+            if place in answered or not _is_addressed(step, record):
+                continue
+            if record.offset < last.get((record.topic, record.partition), -1):
+                self._fault(
+                    "skipped", place, f"`{plane.name}` answered later inputs of this partition but not this one"
+                )
+            else:
+                self._report.pending += 1
+
+    def _unexplained(self) -> None:
+        found: Counter[tuple[str, bytes, bytes]] = Counter()
+        for record in self._of_topic(*{place[0] for place in self._records}):
+            if not record.topic.startswith(WRITTEN_BY_STEPS):
+                continue
+            identity = (record.topic, record.key, record.value)
+            found[identity] += 1
+            if found[identity] > self._expected[identity] and not self._is_journal(record):
+                twice = "a second time" if self._expected[identity] else "by somebody else"
+                self._fault("foreign", _place(record), f"no step wrote this record: it was written {twice}")
+            elif not self._is_journal(record):
+                name = _name(self._codec, record)
+                self._report.recomputed[name] = self._report.recomputed.get(name, 0) + 1
+        journals = {plane.journal_topic for plane in PLANES}
+        for (topic, key, value), count in self._expected.items():
+            short = count - found[(topic, key, value)]
+            if short > 0 and topic not in journals and not self._aged(topic):
+                name = type(self._codec.decode(value)).__name__
+                self._fault(
+                    "missing", (topic, -1, -1), f"{short} `{name}` under key `{key_text(key)}` should be in the log"
+                )
+
+    def _is_journal(self, record: Record) -> bool:
+        return any(record.topic == plane.journal_topic for plane in PLANES)
+
+    def _aged(self, topic: str) -> bool:
+        return any(start > 0 for (name, _), start in self._starts.items() if name == topic)
+
+
+def _place(record: Record) -> Place:
+    return record.topic, record.partition, record.offset
+
+
+def _name(codec: Codec, record: Record) -> str:
+    try:
+        return type(codec.decode(record.value)).__name__
+    except Undecodable:
+        return "undecodable"
+
+
+def _is_addressed(step: PlaneStep, record: Record) -> bool:
+    try:
+        event: Event = step.codec.decode(record.value)
+    except Undecodable:
+        return True
+    return step.plane.addressed(record.topic, event)
+
+
+def _differing(a: Any, b: Any) -> str:
+    if type(a) is not type(b):
+        return f"its class (recomputed: `{type(a).__name__}`)"
+    names = [name for name in a.__struct_fields__ if getattr(a, name) != getattr(b, name)]
+    return ", ".join(f"`{name}`" for name in names) or "its bytes"

@@ -1,0 +1,1 @@
+"""The vocabulary: Avro schemas, event classes, envelope, ids, codec and errors."""

@@ -1,0 +1,146 @@
+"""Events of the desk: requests, verdicts, resolutions.
+
+One class per Avro schema in `avro/`, field for field; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sluicegate.schemas.records import (
+    Cause,
+    RequestKind,
+    ResolutionOutcome,
+    RuleRef,
+    Sealed,
+    VerdictRef,
+    VerdictWord,
+)
+
+
+class ApprovalRequest(msgspec.Struct, kw_only=True):
+    """Something a person must decide."""
+
+    request_id: str
+    kind: RequestKind
+    origin: str
+    reply_key: str
+    tenant: str
+    desk: str
+    queue: str
+    job_id: str
+    agent_id: str
+    agent_owner: str | None = None
+    agent_version: str
+    topic: str
+    risk_tags: list[str] = []
+    payload: Sealed
+    context: Sealed | None = None
+    job_hash: str
+    rules: list[RuleRef] = []
+    reason: str
+    constraints: str = "{}"
+    policy_snapshot: str
+    policy_digest: str
+    attempt: int
+    created_at_ms: int
+    expires_at_ms: int
+    parents: list[str] = []
+    run_id: str | None = None
+    plan_hash: str | None = None
+    on_behalf_of: str | None = None
+    correlation_id: str | None = None
+
+
+class RequestWithdrawn(msgspec.Struct, kw_only=True):
+    """The origin no longer needs a request decided."""
+
+    request_id: str
+    desk: str
+    origin: str
+    reason: str | None = None
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """What one reviewer said of one request; signed; a missing evidence field is null and is refused by name."""
+
+    verdict_id: str
+    request_id: str
+    desk: str
+    verdict: VerdictWord
+    approver_id: str | None = None
+    policy_snapshot: str | None = None
+    job_hash: str | None = None
+    decision_ts_ms: int | None = None
+    reason: str | None = None
+    constraints: str = "{}"
+
+
+class RequestOpened(msgspec.Struct, kw_only=True):
+    """The desk has taken a request."""
+
+    cause: Cause
+    at_ms: int
+    seq: int
+    control_offset: int
+    judge: int
+    request_id: str
+    kind: RequestKind
+    queue: str
+    job_id: str
+    agent_id: str
+    topic: str
+    reason: str
+    expires_at_ms: int
+
+
+class VerdictAccepted(msgspec.Struct, kw_only=True):
+    """A verdict that counts."""
+
+    cause: Cause
+    at_ms: int
+    seq: int
+    control_offset: int
+    judge: int
+    request_id: str
+    job_id: str
+    verdict_id: str
+    approver_id: str
+    verdict: VerdictWord
+    reason: str | None = None
+
+
+class Resolved(msgspec.Struct, kw_only=True):
+    """The desk's journal of a resolution."""
+
+    cause: Cause
+    at_ms: int
+    seq: int
+    control_offset: int
+    judge: int
+    request_id: str
+    job_id: str
+    agent_id: str
+    outcome: ResolutionOutcome
+    by: str | None = None
+
+
+class Resolution(msgspec.Struct, kw_only=True):
+    """How a request ended: exactly one per request."""
+
+    request_id: str
+    kind: RequestKind
+    origin: str
+    job_id: str
+    agent_id: str
+    outcome: ResolutionOutcome
+    choice: str | None = None
+    verdicts: list[VerdictRef] = []
+    rules: list[RuleRef] = []
+    constraints: str = "{}"
+    job_hash: str
+    policy_snapshot: str
+    policy_digest: str
+    attempt: int
+    resolved_at_ms: int
+    desk_seq: int

@@ -1,0 +1,80 @@
+"""Events of control, of time, and of what could not be processed.
+
+One class per Avro schema in `avro/`, field for field; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sluicegate.schemas.records import (
+    Cause,
+    CommandKind,
+    Sealed,
+)
+
+
+class Acknowledged(msgspec.Struct, kw_only=True):
+    """One gate process has folded one control command."""
+
+    instance: str
+    control_offset: int
+    command_id: str
+    accepted: bool
+    code: str | None = None
+    policy_snapshot: str | None = None
+
+
+class TimerRequest(msgspec.Struct, kw_only=True):
+    """Wake the owner for this key at this time; the same timer again replaces it."""
+
+    owner: str
+    key: str
+    timer_id: str
+    fire_at_ms: int
+
+
+class TimerFired(msgspec.Struct, kw_only=True):
+    """A timer's time has come."""
+
+    owner: str
+    key: str
+    timer_id: str
+    fire_at_ms: int
+
+
+class Command(msgspec.Struct, kw_only=True):
+    """An operator's command to every process; signed."""
+
+    command_id: str
+    kind: CommandKind
+    scope: str
+    policy_snapshot: str | None = None
+    policy_digest: str | None = None
+    settings: str = "{}"
+    reason: str | None = None
+    by: str
+
+
+class SnapshotPublished(msgspec.Struct, kw_only=True):
+    """One immutable bundle."""
+
+    name: str
+    digest: str
+    documents: str = "{}"
+    publisher: str
+    git_commit: str | None = None
+    git_dirty: bool
+
+
+class DeadLetter(msgspec.Struct, kw_only=True):
+    """An input that could not be processed; kept whole, sealed."""
+
+    application: str
+    cause: Cause
+    reason: str
+    message: str
+    key: bytes
+    value: Sealed
+    headers: dict[str, bytes]
+    appended_at_ms: int

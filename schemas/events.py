@@ -1,0 +1,158 @@
+"""Every event of Sluicegate, by name."""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from sluicegate.schemas.approval_events import (
+    ApprovalRequest,
+    RequestOpened,
+    RequestWithdrawn,
+    Resolution,
+    Resolved,
+    Verdict,
+    VerdictAccepted,
+)
+from sluicegate.schemas.control_events import (
+    Acknowledged,
+    Command,
+    DeadLetter,
+    SnapshotPublished,
+    TimerFired,
+    TimerRequest,
+)
+from sluicegate.schemas.job_events import (
+    AttemptEnded,
+    AttemptOpened,
+    Closed,
+    Decision,
+    Ended,
+    Grant,
+    Granted,
+    GrantRefused,
+    Held,
+    Incident,
+    Intent,
+    Lapsed,
+    Noted,
+    Output,
+    Progressed,
+    Refused,
+    Repeated,
+    Result,
+    Started,
+    Withdrawal,
+)
+from sluicegate.schemas.records import (
+    Ask,
+    AttemptWord,
+    Cause,
+    CommandKind,
+    DecisionWord,
+    EndWord,
+    Fact,
+    JobOutcome,
+    RedactionDetail,
+    RequestKind,
+    ResolutionOutcome,
+    RuleError,
+    RuleRef,
+    SafetyWord,
+    Sealed,
+    VerdictRef,
+    VerdictWord,
+)
+
+Event = (
+    Intent
+    | Withdrawal
+    | Decision
+    | Granted
+    | Repeated
+    | Refused
+    | Held
+    | Closed
+    | Noted
+    | Acknowledged
+    | Grant
+    | Started
+    | Lapsed
+    | GrantRefused
+    | Progressed
+    | Ended
+    | Output
+    | AttemptOpened
+    | AttemptEnded
+    | Result
+    | Incident
+    | ApprovalRequest
+    | RequestWithdrawn
+    | Verdict
+    | RequestOpened
+    | VerdictAccepted
+    | Resolved
+    | Resolution
+    | TimerRequest
+    | TimerFired
+    | Command
+    | SnapshotPublished
+    | DeadLetter
+)
+"""Any event that may stand on a topic."""
+
+EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in get_args(Event)}
+
+__all__ = [
+    "EVENT_TYPES",
+    "Acknowledged",
+    "ApprovalRequest",
+    "Ask",
+    "AttemptEnded",
+    "AttemptOpened",
+    "AttemptWord",
+    "Cause",
+    "Closed",
+    "Command",
+    "CommandKind",
+    "DeadLetter",
+    "Decision",
+    "DecisionWord",
+    "EndWord",
+    "Ended",
+    "Event",
+    "Fact",
+    "Grant",
+    "GrantRefused",
+    "Granted",
+    "Held",
+    "Incident",
+    "Intent",
+    "JobOutcome",
+    "Lapsed",
+    "Noted",
+    "Output",
+    "Progressed",
+    "RedactionDetail",
+    "Refused",
+    "Repeated",
+    "RequestKind",
+    "RequestOpened",
+    "RequestWithdrawn",
+    "Resolution",
+    "ResolutionOutcome",
+    "Resolved",
+    "Result",
+    "RuleError",
+    "RuleRef",
+    "SafetyWord",
+    "Sealed",
+    "SnapshotPublished",
+    "Started",
+    "TimerFired",
+    "TimerRequest",
+    "Verdict",
+    "VerdictAccepted",
+    "VerdictRef",
+    "VerdictWord",
+    "Withdrawal",
+]
