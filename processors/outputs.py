@@ -92,7 +92,7 @@ def handle(turn: Turn, event: Event) -> None:
         "job.outputs",
         "job.starts",
     ):
-        on_worker_event(turn, event)  # type: ignore[arg-type]  # narrowed by the tuple above
+        on_worker_event(turn, event)
     else:
         name = type(event).__name__
         turn.refuse(
@@ -285,8 +285,8 @@ def _output(turn: Turn, event: Output, attempt: Attempt) -> None:
         _refuse(turn, event, "malformed", str(error))
         return
     digest = hashlib.sha256(content).hexdigest()
-    if digest != event.output_hash:
-        _refuse(turn, event, "hash_mismatch", "the output hash is not that of the output")
+    if digest != event.output_hash or len(content) != event.output_size_bytes:
+        _refuse(turn, event, "hash_mismatch", "hash or size is not that of the output")
         return
     attempt.phase = "ended"
     turn.put(entry_name(event.job_id), attempt)

@@ -36,6 +36,8 @@ WRITTEN_BY_STEPS: Final = (
     "timer.requests",
     "dead.letters",
 )
+CLOCKS_APART_MS: Final = 2 * 3_600_000
+"""How far the clocks of two brokers, or one before and after it was set, may be apart before it counts as a fault."""
 FAULTS_MAX: Final = 1000
 """How many faults are kept; all are counted."""
 Place = tuple[str, int, int]
@@ -83,7 +85,11 @@ class _Memory:
 
 
 class Verifier:
-    """Verifies one tenant's log. ``starts`` are the log start offsets of the partitions, where known."""
+    """Verifies one tenant's log.
+
+    ``starts`` are the log start offsets of the partitions, where known; ``operators`` may command, ``monitors`` report
+    incidents; ``master`` is the key from which the agents' keys derive.
+    """
 
     def __init__(
         self,
@@ -93,15 +99,17 @@ class Verifier:
         master: bytes | None,
         operators: dict[str, Ed25519Verifier],
         starts: Mapping[tuple[str, int], int] | None = None,
+        monitors: Mapping[str, Ed25519Verifier] | None = None,
     ) -> None:
         self._codec = codec
         self._tenant = tenant
         self._partitions = partitions
         self._master = master
         self._operators = operators
+        self._reporters = {**operators, **(monitors or {})}
         self._starts = dict(starts or {})
         self._records: dict[Place, Record] = {}
-        self._controls: dict[int, Control] = {}
+        self._controls: dict[tuple[str, int], Control] = {}
         self._states: dict[int, ControlState] = {}
         self._expected: Counter[tuple[str, bytes, bytes]] = Counter()
         self._report = Report(recomputed={}, records=0, pending=0, faults=[], faults_count=0)
@@ -151,12 +159,14 @@ class Verifier:
             state = fold(state, record)
             self._states[record.offset] = state
 
-    def _control(self, offset: int) -> Control | None:
-        if offset not in self._controls:
+    def _control(self, plane: str, offset: int) -> Control | None:
+        """What a plane knew at an offset; only the gate holds the master key of the agents."""
+        if (plane, offset) not in self._controls:
             if offset not in self._states:
                 return None
-            self._controls[offset] = Control(self._states[offset], self._tenant, self._master, self._operators)
-        return self._controls[offset]
+            master = self._master if plane == "gate" else None
+            self._controls[plane, offset] = Control(self._states[offset], self._tenant, master, self._reporters)
+        return self._controls[plane, offset]
 
     # --- one plane
 
@@ -195,13 +205,15 @@ class Verifier:
         self, plane: Plane, step: PlaneStep, key: str, events: list[tuple[Record, Any]], answered: set[Place]
     ) -> None:
         store = _Memory()
-        number = 0
+        number, control_offset = 0, -1
         groups: list[tuple[Place, list[tuple[Record, Any]]]] = []
         for record, event in events:
             number += 1
             if event.seq != number:
                 self._fault("seq", _place(record), f"seq {event.seq} of key `{key}` stands where {number} belongs")
                 number = event.seq
+            self._check_control(record, event, control_offset)
+            control_offset = max(control_offset, event.control_offset)
             cause = (event.cause.topic, event.cause.partition, event.cause.offset)
             if groups and groups[-1][0] == cause:
                 groups[-1][1].append((record, event))
@@ -213,6 +225,20 @@ class Verifier:
             answered.add(cause)
             self._replay(step, store, cause, group)
 
+    def _check_control(self, record: Record, event: Any, reached: int) -> None:
+        """A judgement rests on what was known: never on less than the one before it, nor on a command of its future."""
+        if event.control_offset < reached:
+            self._fault(
+                "control_offset",
+                _place(record),
+                f"control offset {event.control_offset} after {reached} had been reached",
+            )
+        command = self._records.get((COMMANDS, 0, event.control_offset))
+        if command is not None and command.timestamp_ms > record.timestamp_ms + CLOCKS_APART_MS:
+            self._fault(
+                "control_offset", _place(record), f"the command at {event.control_offset} was appended after this event"
+            )
+
     def _replay(self, step: PlaneStep, store: _Memory, cause: Place, group: list[tuple[Record, Any]]) -> None:
         first_record, first = group[0]
         where = _place(first_record)
@@ -222,7 +248,7 @@ class Verifier:
         if source is None:
             self._fault("missing_input", where, f"its cause {cause} is not in the log")
             return
-        control = self._control(first.control_offset)
+        control = self._control(step.plane.name, first.control_offset)
         if control is None:
             self._fault("control_offset", where, f"control offset {first.control_offset} is not in the log")
             return

@@ -87,6 +87,6 @@ def parse_strict(content: bytes) -> Any:
         raise BadPayload(f"nested deeper than {DEPTH_MAX} levels; flatten it") from None
     except (UnicodeDecodeError, ValueError) as error:
         raise BadPayload(f"not JSON ({error}); send one JSON value in UTF-8") from None
-    if content.count(b"{") + content.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
+    if content.count(b"{") + content.count(b"[") >= DEPTH_MAX and _depth(value) > DEPTH_MAX:
         raise BadPayload(f"nested deeper than {DEPTH_MAX} levels; flatten it")
     return value

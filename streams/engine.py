@@ -85,7 +85,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
 
 Step = Callable[[Store, Record, C], Sequence[Out]]
-"""A step: pure, total, keyed by ``record.key``. An exception it raises ends the process before anything is committed."""
+"""A step: pure, total, keyed by ``record.key``. What it raises ends the process before anything is committed."""
 
 
 def size_bytes(out: Out) -> int:
@@ -98,10 +98,12 @@ def size_bytes(out: Out) -> int:
 
 def check_out(out: Out) -> None:
     """Raises RecordTooLarge, so that nothing is produced which the broker would refuse after the fact."""
-    if (size := size_bytes(out)) > RECORD_BYTES_MAX:
-        raise RecordTooLarge(
-            f"an output to `{out.topic}` weighs {size} bytes, at most {RECORD_BYTES_MAX} fit; the step must divert it"
-        )
+    if (size := size_bytes(out)) > RECORD_BYTES_MAX and size > (most := _bytes_max(out.topic)):
+        raise RecordTooLarge(f"an output to `{out.topic}` weighs {size} bytes, at most {most} fit; divert it")
+
+
+def _bytes_max(topic: str) -> int:
+    return RECORD_BYTES_MAX + int(spec_of(topic).config()["max.message.bytes"]) - MESSAGE_BYTES_MAX
 
 
 def check_state(name: str, value: bytes) -> None:

@@ -1,0 +1,1 @@
+"""Figures: what each part costs, measured as ratios in one run."""

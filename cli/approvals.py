@@ -1,0 +1,159 @@
+"""`sluicegate approvals`: the open requests, one request whole, a verdict with the desk's answer."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sluicegate.cli import output
+from sluicegate.cli.configuration import PersonOption, settings, speaker
+from sluicegate.cli.output import JsonOption, Output
+from sluicegate.cli.visible import visible
+from sluicegate.schemas.errors import BadInput
+
+if TYPE_CHECKING:
+    from sluicegate.clients.reviewer import Request, Reviewer, VerdictAnswer
+
+app = typer.Typer(no_args_is_help=True, help="See what waits for a person, and decide it.")
+
+RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="A request's id.", show_default=False)]
+
+
+def _reviewer(person: str) -> Reviewer:
+    found = settings()
+    name = speaker(found, "person", person)
+    from sluicegate.clients.reviewer import Reviewer
+
+    return Reviewer(found, name)
+
+
+@app.command("list")
+def list_(
+    queue: Annotated[str, typer.Option("--queue", help="Only requests of this queue.")] = "",
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List the open requests, oldest first."""
+    out = Output(as_json)
+    with _reviewer(person) as reviewer:
+        requests = reviewer.requests(queue or None)
+    out.result(requests)
+    rows = [
+        (each.request_id, each.queue, each.agent_id, each.topic, each.job_id, _left(each.expires_at_ms), each.reason)
+        for each in requests
+    ]
+    out.table(("request", "queue", "agent", "topic", "job", "left", "why"), rows, empty="nothing waits for a person")
+    if requests:
+        out.next(f"sluicegate approvals show {requests[0].request_id}")
+
+
+def _left(expires_at_ms: int) -> str:
+    seconds = expires_at_ms // 1000 - int(time.time())
+    if seconds <= 0:
+        return "expiring"
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+
+
+def _when(at_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
+
+
+@app.command()
+def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOption = False) -> None:
+    """Show one request whole: what would run, why it waits, the ceiling of the grant, the agent's own case."""
+    out = Output(as_json)
+    with _reviewer(person) as reviewer:
+        found = reviewer.show(request)
+    out.result(found)
+    _say_request(out, found)
+    if found.outcome is None:
+        out.next(f"sluicegate approvals approve {request} --reason '...', or deny")
+    else:
+        out.next(f"sluicegate audit timeline {found.job_id}")
+
+
+def _say_request(out: Output, found: Request) -> None:
+    lines: list[tuple[str, str]] = [
+        ("request", f"{found.request_id} ({found.kind}), queue {found.queue}"),
+        ("state", "open" if found.outcome is None else f"{found.outcome}{f' by {found.by}' if found.by else ''}"),
+        ("agent", f"{found.agent_id} {found.agent_version}, owned by {found.agent_owner or 'nobody'}"),
+        ("job", f"{found.job_id}, attempt {found.attempt}"),
+        ("wants", f"{found.topic} [{', '.join(found.risk_tags)}]"),
+        ("because", f"{found.reason} ({', '.join(found.rules)})"),
+        ("ceiling", output.json_text(found.constraints) if found.constraints else "none"),
+        ("policy", found.policy_snapshot),
+        ("asked", _when(found.created_at_ms)),
+        ("expires", _when(found.expires_at_ms)),
+    ]
+    if found.on_behalf_of:
+        lines.append(("on behalf of", found.on_behalf_of))
+    for name, value in lines:
+        out.say(f"{name:13}{visible(value)}")
+    _say_block(out, "payload", found.payload)
+    if found.context is not None:
+        _say_block(out, "the agent's own words, not checked by anyone", found.context)
+
+
+def _say_block(out: Output, name: str, text: str) -> None:
+    out.say(f"{name}:")
+    for line in text.splitlines():
+        out.say(f"    {visible(line, 2000)}")
+
+
+@app.command()
+def approve(
+    request: RequestArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "",
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option("--constraint", help="NAME=JSON, such as `max_runtime_sec=60`; may only tighten."),
+    ] = None,
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Approve a request, perhaps under tighter constraints. Exit 1 when the desk refuses the verdict."""
+    constraints = dict([_constraint(each) for each in constraint or ()])
+    with _reviewer(person) as reviewer:
+        answer = reviewer.approve(request, reason or None, constraints)
+    _report(Output(as_json), answer, "approved")
+
+
+def _constraint(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise BadInput(f"constraint `{text}` is not NAME=JSON; write for example `max_runtime_sec=60`")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise BadInput(f"constraint `{text}`: `{value}` is not JSON; write texts in double quotes") from None
+
+
+@app.command()
+def deny(
+    request: RequestArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; the agent is told.", show_default=False)],
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Deny a request. Exit 1 when the desk refuses the verdict, such as when somebody was first."""
+    with _reviewer(person) as reviewer:
+        answer = reviewer.deny(request, reason)
+    _report(Output(as_json), answer, "denied")
+
+
+def _report(out: Output, answer: VerdictAnswer, word: str) -> None:
+    out.result(answer)
+    if answer.status == "accepted":
+        out.say(f"{word} {visible(answer.request_id)}")
+        out.next("sluicegate approvals list")
+        return
+    if answer.status == "unanswered":
+        out.say(visible(answer.message or ""))
+        raise typer.Exit(output.UNDECIDED)
+    first = f"; {answer.winner} was first at {_when(answer.winner_at_ms or 0)}" if answer.winner else ""
+    out.say(f"refused [{visible(answer.code or '')}]: {visible((answer.message or '') + first, 600)}")
+    raise typer.Exit(output.NEGATIVE)

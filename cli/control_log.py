@@ -1,0 +1,194 @@
+"""The operator's half of the control plane: publish snapshots, sign commands, wait until every gate obeys."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+
+from sluicegate.cli.configuration import OPERATOR, READER
+from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.errors import Unavailable, Undecodable
+from sluicegate.schemas.events import Acknowledged, Command, CommandKind, Event, SnapshotPublished
+from sluicegate.streams.control_state import COMMANDS, EVERYTHING, SNAPSHOTS, ControlFold, ControlState
+from sluicegate.streams.kafka import Published, Publisher, Tail, signed_headers
+from sluicegate.streams.keys import operator_signer, trusted_operators
+from sluicegate.streams.registry import registry_for
+from sluicegate.streams.topics import physical
+
+if TYPE_CHECKING:
+    from sluicegate.policies.load import Bundle
+    from sluicegate.streams.settings import Settings
+
+ACKNOWLEDGED_SEC_MAX: Final = 20.0
+MEMBERS_EVERY_SEC: Final = 1.0
+POLL_SEC: Final = 0.1
+READ_SEC_MAX: Final = 30.0
+DECISIONS: Final = "job.decisions"
+
+
+class Obeyed(msgspec.Struct, frozen=True):
+    """Which gate processes have folded a command. ``refused`` maps a process to why it did not accept it."""
+
+    command_id: str
+    members: list[str]
+    acknowledged: list[str]
+    refused: dict[str, str]
+    waited_sec: float
+
+    @property
+    def missing(self) -> list[str]:
+        """Members of the group that have not answered."""
+        answered = {*self.acknowledged, *self.refused}
+        return [member for member in self.members if member not in answered]
+
+
+def control_state(settings: Settings, user: str = READER) -> ControlState:
+    """What is active and paused now, folded from the log. Raises Unavailable when it cannot be read to its end."""
+    codec = Codec(registry_for(settings.registry_url))
+    fold = ControlFold(codec, settings.tenant, trusted_operators(settings))
+    tail = Tail(settings, user, (SNAPSHOTS, COMMANDS), group=user, start="beginning")
+    records = []
+    try:
+        deadline = time.monotonic() + READ_SEC_MAX
+        while not tail.at_end():
+            records += tail.poll(POLL_SEC)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"`{COMMANDS}` could not be read to its end in {READ_SEC_MAX:g} s; try again")
+    finally:
+        tail.close()
+    state = ControlState()
+    for topic in (SNAPSHOTS, COMMANDS):
+        for record in sorted((each for each in records if each.topic == topic), key=lambda each: each.offset):
+            state = fold(state, record)
+    return state
+
+
+class Operator:
+    """Signs and writes as one operator. Use it in a ``with`` block.
+
+    Raises BadInput when the operator has no key here, LoginRefused, NotPermitted or Unavailable for the broker.
+    """
+
+    def __init__(self, settings: Settings, name: str = OPERATOR) -> None:
+        self._settings = settings
+        self._signer = operator_signer(settings, name)
+        self._codec = Codec(registry_for(settings.registry_url))
+        self._publisher = Publisher(settings, OPERATOR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._publisher.close()
+
+    def publish_snapshot(self, bundle: Bundle, git_commit: str | None, git_dirty: bool) -> Published:
+        """Write a snapshot, which nobody judges by before it is activated."""
+        import rfc8785
+
+        event = SnapshotPublished(
+            name=bundle.snapshot_name,
+            digest=bundle.snapshot_digest,
+            documents=rfc8785.dumps(dict(bundle.documents)).decode(),
+            publisher=self._signer.key_id,
+            git_commit=git_commit,
+            git_dirty=git_dirty,
+        )
+        return self._write(SNAPSHOTS, event.digest, event, f"snapshot-{uuid.uuid4().hex}")
+
+    def activate(self, bundle: Bundle, reason: str | None = None) -> str:
+        """Command everyone to judge by a published snapshot, under the settings of this call; the command's id."""
+        settings = msgspec.json.encode(self._settings.step_settings(), order="sorted").decode()
+        return self.command(
+            "activate",
+            EVERYTHING,
+            reason,
+            policy_snapshot=bundle.snapshot_name,
+            policy_digest=bundle.snapshot_digest,
+            settings=settings,
+        )
+
+    def command(self, kind: CommandKind, scope: str, reason: str | None, **more: Any) -> str:
+        """Write a command; its id."""
+        command_id = f"command-{uuid.uuid4().hex}"
+        event = Command(command_id=command_id, kind=kind, scope=scope, reason=reason, by=self._signer.key_id, **more)
+        self._write(COMMANDS, scope, event, command_id)
+        return command_id
+
+    def _write(self, topic: str, key: str, event: Event, record_id: str) -> Published:
+        value = self._codec.encode(event)
+        kafka, now_ms = physical(self._settings.tenant, topic), time.time_ns() // 1_000_000
+        headers = signed_headers(self._signer, kafka, event, record_id, now_ms, key.encode(), value)
+        return self._publisher.publish(topic, key.encode(), value, headers)
+
+
+class Acknowledgements:
+    """Watches the gates' answers to commands; open it before the command is written."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._codec = Codec(registry_for(settings.registry_url))
+        self._tail = Tail(settings, READER, (DECISIONS,), group=READER, start="end")
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._tail.close()
+
+    def wait(self, command_id: str, timeout_sec: float = ACKNOWLEDGED_SEC_MAX) -> Obeyed:
+        """Wait until every member of the gate's group has answered, at most ``timeout_sec``. Nobody runs: at once."""
+        began = time.monotonic()
+        found: dict[str, Acknowledged] = {}
+        members, looked_at = gate_members(self._settings), began
+        while True:
+            now = time.monotonic()
+            if now - looked_at > MEMBERS_EVERY_SEC:
+                members, looked_at = gate_members(self._settings), now
+            if set(members) <= found.keys() or now - began > timeout_sec:
+                refused = {name: each.code or "" for name, each in found.items() if not each.accepted}
+                accepted = sorted([name for name, each in found.items() if each.accepted])
+                return Obeyed(command_id, members, accepted, refused, round(now - began, 3))
+            for event in self._events():
+                if event.command_id == command_id:
+                    found[event.instance.rpartition("/")[2]] = event
+
+    def _events(self) -> Iterator[Acknowledged]:
+        for record in self._tail.poll(POLL_SEC):
+            if record.key.startswith(b"gate/"):
+                try:
+                    event = self._codec.decode(record.value)
+                except Undecodable:
+                    continue
+                if isinstance(event, Acknowledged):
+                    yield event
+
+
+@contextmanager
+def acknowledgements(settings: Settings) -> Iterator[Acknowledgements]:
+    """`Acknowledgements` for a ``with`` block."""
+    watching = Acknowledgements(settings)
+    try:
+        yield watching
+    finally:
+        watching.close()
+
+
+def gate_members(settings: Settings) -> list[str]:
+    """The instances in the gate's consumer group now. Raises Unavailable when the broker does not say."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    from sluicegate.streams.kafka import error_for
+    from sluicegate.streams.logins import kafka_config
+
+    group = physical(settings.tenant, "gate")
+    client = AdminClient(kafka_config(settings, OPERATOR))
+    try:
+        described = client.describe_consumer_groups([group], request_timeout=10)[group].result()
+    except KafkaException as error:
+        raise error_for(error.args[0], OPERATOR, f"describe the group `{group}`") from None
+    ids = [member.group_instance_id or member.client_id for member in described.members]
+    return sorted([name.removeprefix(f"{group}.") for name in ids])

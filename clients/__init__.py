@@ -1,0 +1,21 @@
+"""What users call: `Agent`, `Worker`, `Reviewer`, and their asyncio forms. Needs neither Quix nor Faust."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sluicegate.clients.agent import Agent, AsyncAgent
+    from sluicegate.clients.reviewer import AsyncReviewer, Reviewer
+    from sluicegate.clients.worker import Worker
+
+__all__ = ["Agent", "AsyncAgent", "AsyncReviewer", "Reviewer", "Worker"]
+_HOMES: Final = {"Agent": "agent", "AsyncAgent": "agent", "AsyncReviewer": "reviewer", "Reviewer": "reviewer"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a client when it is first asked for: a worker's process need not load what reviewers use."""
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(import_module(f"sluicegate.clients.{_HOMES.get(name, 'worker')}"), name)

@@ -1,0 +1,78 @@
+"""What a worker does with one grant: start it, wait, say that it lapsed, or refuse it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from typing import Any
+
+import msgspec
+
+from sluicegate.schemas.errors import BadPayload, SealingError
+from sluicegate.schemas.events import Grant
+from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Run it: the arguments and constraints the handler gets."""
+
+    payload: Any
+    constraints: dict[str, Any]
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Its scope is paused: leave it where it is until it resumes or lapses."""
+
+    scope: str
+
+
+class Lapse(msgspec.Struct, frozen=True):
+    """Its start-by time has passed: nothing runs."""
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Something is wrong with it: nothing runs, and the log says what."""
+
+    code: str
+    message: str
+
+
+Judgement = Start | Wait | Lapse | Refuse
+
+
+def judge_grant(
+    grant: Grant, now_ms: int, seen: Container[str], paused: str | None, *, tenant: str, pool: str
+) -> Judgement:
+    """What to do with a grant met at ``now_ms``.
+
+    ``seen`` holds the ids of grants this worker has taken; ``paused`` is the paused scope that covers the job.
+    A faulty grant is refused even where it would have lapsed or waited: it is evidence.
+    """
+    if grant.tenant != tenant or grant.pool != pool:
+        where = f"tenant `{grant.tenant}`, pool `{grant.pool}`"
+        return Refuse(
+            "grant_misrouted", f"the grant is for {where}; this worker serves tenant `{tenant}`, pool `{pool}`"
+        )
+    try:
+        content, salt = unseal(grant.payload)
+    except SealingError as error:
+        return Refuse("grant_unreadable", f"the payload cannot be opened: {error}")
+    if job_hash(content, grant.topic, grant.agent_id, grant.risk_tags, salt) != grant.job_hash:
+        return Refuse(
+            "grant_altered", "payload, topic, agent or tags are not those that were judged: the job's hash differs"
+        )
+    if grant.grant_id in seen:
+        return Refuse(
+            "grant_repeated", f"this worker has taken grant `{grant.grant_id}` before; one grant starts one attempt"
+        )
+    try:
+        payload, constraints = parse_strict(content), json.loads(grant.constraints)
+    except (BadPayload, ValueError) as error:
+        return Refuse("grant_unreadable", f"payload or constraints are not JSON: {error}")
+    if not isinstance(constraints, dict):
+        return Refuse("grant_unreadable", "the constraints are no JSON object")
+    if now_ms > grant.start_by_ms:
+        return Lapse()
+    if paused is not None:
+        return Wait(paused)
+    return Start(payload, constraints)

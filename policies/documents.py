@@ -1,0 +1,413 @@
+"""The documents that people write, as strict models: unknown keys, wrong types and wrong ranges are errors.
+
+What a document is, its top-level keys or its name say (``kind_of``). Meaning that needs more than one field
+(constraints, facts, references) is checked in `sluicegate.policies.checks`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from sluicegate.policies.patterns import pattern_problem
+from sluicegate.schemas.records import DecisionWord
+
+DecisionName = Literal["allow", "allow_with_constraints", "require_approval", "deny"]
+DECISIONS: Final[dict[str, DecisionWord]] = {
+    "allow": "ALLOW",
+    "allow_with_constraints": "ALLOW_WITH_CONSTRAINTS",
+    "require_approval": "REQUIRE_APPROVAL",
+    "deny": "DENY",
+}
+"""The decisions as documents spell them, from the mildest to the strictest, and as events spell them."""
+
+PUBLIC_KEY_BYTES: Final = 32
+
+
+def _check_pattern(pattern: str) -> str:
+    problem = pattern_problem(pattern)
+    if problem is not None:
+        raise PydanticCustomError("pattern", "{said}", {"said": problem[0], "fix": problem[1]})
+    return pattern
+
+
+def _check_public_key(text: str) -> str:
+    try:
+        length = len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        length = -1
+    if length != PUBLIC_KEY_BYTES:
+        fix = f"write the {PUBLIC_KEY_BYTES} bytes of the public key in base64"
+        raise PydanticCustomError("public_key", "this is no Ed25519 public key", {"fix": fix})
+    return text
+
+
+NAME: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9])?$"
+PERSON: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9_.@+-]{0,98}[A-Za-z0-9])?$"
+POOL: Final = r"^[a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?$"
+TAG: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}$"
+FACT: Final = r"^[a-z][a-z0-9_]{0,63}$"
+RULE_ID: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}$"
+VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$"
+LEVEL: Final = r"^level_(0|[1-9][0-9]?)$"
+PATTERN_WORDS: Final = {
+    NAME: "letters, digits, `_`, `.` and `-` between letters or digits, at most 100",
+    PERSON: "letters, digits and any of `_.@+-` between letters or digits, at most 100",
+    POOL: "lower case letters, digits and `-` between them, at most 50: it is part of a topic's name",
+    TAG: "letters, digits and any of `_.:/-`, at most 100",
+    FACT: "lower case letters, digits and `_`, a letter first, at most 64",
+    RULE_ID: "letters, digits and any of `_.:/-`, at most 100",
+    VERSION: "letters, digits, `_`, `.` and `-`, at most 32",
+    LEVEL: "`level_0`, `level_1` and so on",
+}
+"""What each kind of name may be made of, for the people who get it wrong."""
+
+Name = Annotated[str, Field(pattern=NAME)]
+PersonId = Annotated[str, Field(pattern=PERSON)]
+PoolName = Annotated[str, Field(pattern=POOL)]
+Tag = Annotated[str, Field(pattern=TAG)]
+FactName = Annotated[str, Field(pattern=FACT)]
+RuleId = Annotated[str, Field(pattern=RULE_ID)]
+Version = Annotated[str, Field(pattern=VERSION)]
+Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+PublicKey = Annotated[str, AfterValidator(_check_public_key)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Patterns = Annotated[list[Pattern], Field(min_length=1)]
+Tags = Annotated[list[Tag], Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A mapping with these keys and no others; nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Match(Strict):
+    """When a rule applies: all given fields hold. Further keys are facts, checked in `checks`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=())
+
+    topics: Patterns | None = None
+    risk_tags: Tags | None = None
+    risk_tags_all: Tags | None = None
+    risk_tags_only: list[Tag] | None = None
+
+    def fact_tests(self) -> dict[str, Any]:
+        """The keys that ask for facts: `<fact>_above`, `<fact>_below`, or a fact that is true or false."""
+        return dict(self.model_extra or {})
+
+
+class Rule(Strict):
+    """One rule of a rules document or of an autonomy level."""
+
+    id: RuleId | None = None
+    match: Match
+    decision: DecisionName
+    reason: Text | None = None
+    constraints: dict[str, Any] = {}
+
+
+class RulesDocument(Strict):
+    """A layer: the first rule that matches decides in it."""
+
+    version: Version | None = None
+    mode: Literal["enforce", "observe"] = "enforce"
+    rules: Annotated[list[Rule], Field(min_length=1)]
+
+
+class Level(Strict):
+    """What an agent may do at one level of trust."""
+
+    name: Text
+    rules: Annotated[list[Rule], Field(min_length=1)]
+
+
+class PromotionCriteria(Strict):
+    """What an agent must have shown before a person may promote it."""
+
+    min_successful_actions: Positive
+    max_error_rate: Rate
+    review_period_days: Annotated[float, Field(gt=0)]
+    requires_human_sign_off: bool
+
+
+class MeasuredTrigger(Strict):
+    """A demotion by a measured rate."""
+
+    error_rate_above: Rate
+
+
+class AutonomyDocument(Strict):
+    """Graduated autonomy; checked now, a layer later."""
+
+    version: Version | None = None
+    autonomy_levels: dict[Annotated[str, Field(pattern=LEVEL)], Level]
+    promotion_criteria: PromotionCriteria | None = None
+    demotion_triggers: list[Name | MeasuredTrigger] = []
+
+
+class Weights(Strict):
+    """How much likelier a tagged action is sampled."""
+
+    risk_tags: dict[Tag, Annotated[float, Field(gt=0)]] = {}
+
+
+class Sampling(Strict):
+    """Which share of finished actions people look at."""
+
+    rate: Rate
+    strategy: Literal["uniform", "stratified"]
+    weights: Weights | None = None
+
+
+class Mandatory(Strict):
+    """Actions that are always looked at."""
+
+    match: Match
+
+
+class Audit(Strict):
+    """The audit section."""
+
+    sampling: Sampling
+    mandatory: list[Mandatory] = []
+    routing: dict[Name, Name] = {}
+
+
+class AuditDocument(Strict):
+    """Sampled audit; checked now, acted on later."""
+
+    version: Version | None = None
+    audit: Audit
+
+
+class QueuePolicy(Strict):
+    """Service levels of the approval queue."""
+
+    target_median_wait_sec: Seconds | None = None
+    target_p95_wait_sec: Seconds | None = None
+    max_open_requests_per_reviewer: Positive | None = None
+    escalate_after_sec: Seconds | None = None
+
+
+class FatigueControls(Strict):
+    """Limits against hurried approvals."""
+
+    auto_rebalance: bool = False
+    cooldown_after_approvals: Positive | None = None
+    sampled_second_review_rate: Rate = 0.0
+
+
+class EvidenceContract(Strict):
+    """What a verdict must carry."""
+
+    required_fields: list[Name]
+    reject_if_incomplete: bool = True
+
+
+class ContractDocument(Strict):
+    """The reviewers' operations contract."""
+
+    version: Version | None = None
+    approval_queue_policy: QueuePolicy
+    routing: dict[Name, Name] = {}
+    fatigue_controls: FatigueControls = FatigueControls()
+    evidence_contract: EvidenceContract | None = None
+
+
+class Branch(Strict):
+    """One way on from a condition."""
+
+    when: Text
+    next: Name
+
+
+class WorkflowStep(Strict):
+    """One step of a workflow; checked now, run later."""
+
+    type: Literal["action", "condition", "approval"]
+    topic: Name | None = None
+    reason: Text | None = None
+    timeout_sec: Seconds | None = None
+    on_timeout: Name | None = None
+    depends_on: list[Name] = []
+    branches: dict[Name, Branch] = {}
+    constraints: dict[str, Any] = {}
+
+
+class WorkflowDocument(Strict):
+    """A workflow: what starts it and its steps."""
+
+    version: Version | None = None
+    name: Name
+    trigger: Name
+    steps: Annotated[dict[Name, WorkflowStep], Field(min_length=1)]
+
+
+class Redaction(Strict):
+    """One thing taken out of an output."""
+
+    field: Text
+    reason: Text
+    action: Text
+
+
+class OutputResultDocument(Strict):
+    """A recorded result of output review: accepted beside policies, without effect."""
+
+    job_id: Name
+    output_safety_decision: Literal["ALLOW", "REDACT", "QUARANTINE"]
+    original_fields_redacted: Count = 0
+    redaction_details: list[Redaction] = []
+    policy_snapshot: Text | None = None
+
+
+class ConstraintTypeEntry(Strict):
+    """A constraint type of the bundle's own."""
+
+    type: Literal["number", "integer", "boolean", "list"]
+    merge: Literal["min", "max", "or", "and", "intersection", "union"]
+
+
+class SignOff(Strict):
+    """Who must agree before the bundle becomes active; acted on later."""
+
+    people: Positive = 1
+    roles: list[Name] = []
+
+
+class BundleDocument(Strict):
+    """What holds for the bundle as a whole."""
+
+    version: Version | None = None
+    default: DecisionName = "require_approval"
+    mode: Literal["enforce", "observe"] = "enforce"
+    default_constraints: dict[str, Any] = {}
+    constraint_types: dict[FactName, ConstraintTypeEntry] = {}
+    sign_off: SignOff | None = None
+
+
+class ActionEntry(Strict):
+    """What the platform team knows of a topic; agents add to it and take nothing away."""
+
+    topics: Patterns
+    risk_tags: list[Tag] = []
+    pool: PoolName | None = None
+    retry: Literal["safe", "ask"] | None = None
+    category: Name | None = None
+    facts: dict[FactName, Text] = {}
+    reversible: bool | None = None
+    audience: Name | None = None
+    payload_schema: dict[str, Any] | None = None
+    retry_identity: Annotated[list[Text], Field(min_length=1)] | None = None
+
+
+class ActionsDocument(Strict):
+    """The actions there are. A list, because the first pattern that says a thing wins and mappings have no order."""
+
+    version: Version | None = None
+    actions: list[ActionEntry]
+
+
+class AgentKey(Strict):
+    """How an agent signs: a shared key derived for it, or its own Ed25519 key."""
+
+    kind: Literal["hmac", "ed25519"]
+    public_key: PublicKey | None = None
+
+
+class InitialLevel(Strict):
+    """The level an agent begins at, why, and who signed for it."""
+
+    level: Annotated[int, Field(ge=0, le=99)]
+    reason: Text
+    signer: PersonId
+
+
+class AgentEntry(Strict):
+    """One enrolled agent."""
+
+    id: Name
+    owner: PersonId
+    version: Name
+    key: AgentKey
+    agent_class: Name = Field(alias="class", default="default")
+    initial_level: InitialLevel | None = None
+    pools: list[PoolName] | None = None
+
+
+class AgentsDocument(Strict):
+    """The agents there are."""
+
+    version: Version | None = None
+    agents: list[AgentEntry]
+
+
+class ReviewerEntry(Strict):
+    """One person. Without a public key nothing can be signed, so nothing they say counts yet."""
+
+    id: PersonId
+    name: Text
+    public_key: PublicKey | None = None
+    roles: list[Name] = []
+
+
+class QueueEntry(Strict):
+    """Who works on a queue."""
+
+    members: list[PersonId] = []
+
+
+class ReviewersDocument(Strict):
+    """The people and their queues."""
+
+    version: Version | None = None
+    people: list[ReviewerEntry]
+    queues: dict[Name, QueueEntry] = {}
+
+
+class OutputPolicyDocument(BaseModel):
+    """Review of outputs; its keys are fixed when review is built, so nothing of it is accepted before."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    version: Version | None = None
+
+
+KINDS_BY_NAME: Final[dict[str, type[BaseModel]]] = {
+    "bundle": BundleDocument,
+    "actions": ActionsDocument,
+    "agents": AgentsDocument,
+    "reviewers": ReviewersDocument,
+    "output-policy": OutputPolicyDocument,
+}
+KINDS_BY_KEYS: Final[tuple[tuple[tuple[str, ...], type[BaseModel]], ...]] = (
+    (("rules",), RulesDocument),
+    (("autonomy_levels",), AutonomyDocument),
+    (("audit",), AuditDocument),
+    (("approval_queue_policy",), ContractDocument),
+    (("trigger", "steps"), WorkflowDocument),
+    (("output_safety_decision",), OutputResultDocument),
+)
+
+
+def stem_of(file: str) -> str:
+    """The file's name without folder and last suffix; it names the layer."""
+    return PurePosixPath(file).stem
+
+
+def kind_of(file: str, keys: set[str]) -> type[BaseModel] | None:
+    """The model of a document by its name, else by its top-level keys; None when neither says."""
+    named = KINDS_BY_NAME.get(stem_of(file))
+    if named is not None:
+        return named
+    return next((model for wanted, model in KINDS_BY_KEYS if keys.issuperset(wanted)), None)

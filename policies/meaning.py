@@ -1,0 +1,223 @@
+"""What a model cannot say of a document: references, duplicates, facts, constraints, thresholds.
+
+These checks read the plain document and step over whatever has the wrong shape, so that a file with a wrong type in
+one rule still shows the wrong threshold in the next: every fault at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from sluicegate.policies import documents as docs
+from sluicegate.policies.constraints import BUILT_IN, MERGES, ConstraintType, problem_of
+from sluicegate.policies.facts import MATCH_FIELDS, empty_range, is_known, key_problem, split_key
+from sluicegate.policies.faults import suggest
+from sluicegate.policies.source import Source
+
+Path = tuple[str | int, ...]
+
+RESERVED_LAYERS: Final = frozenset({"default", "autonomy"})
+"""Layer names that a rules document may not take."""
+
+
+class Vocabulary:
+    """What all documents of a bundle may refer to: constraint types and declared facts; None where that is unknown."""
+
+    __slots__ = ("facts", "types")
+
+    def __init__(self, constraint_types: Mapping[str, ConstraintType] | None, facts: frozenset[str] | None) -> None:
+        self.types = constraint_types
+        self.facts = facts
+
+
+def check_meaning(source: Source, kind: type[BaseModel] | None, words: Vocabulary) -> None:
+    """Record in ``source`` what is wrong beyond types and keys."""
+    document = source.root.plain() if source.root is not None else None
+    if not isinstance(document, dict):
+        return
+    if kind is docs.RulesDocument:
+        _check_layer(source, document, words)
+    elif kind is docs.AutonomyDocument:
+        for name, level in _mapping(document.get("autonomy_levels")).items():
+            _check_rules(source, ("autonomy_levels", name, "rules"), name, _mapping(level).get("rules"), words)
+    elif kind is docs.AuditDocument:
+        for index, entry in _mappings(_mapping(document.get("audit")).get("mandatory")):
+            _check_match(source, ("audit", "mandatory", index, "match"), entry.get("match"), words)
+    elif kind is docs.WorkflowDocument:
+        _check_workflow(source, _mapping(document.get("steps")), words)
+    elif kind is docs.BundleDocument:
+        _check_types(source, _mapping(document.get("constraint_types")))
+        _check_constraints(source, ("default_constraints",), document.get("default_constraints"), words)
+        _warn_observe(source, document)
+    elif kind is docs.AgentsDocument:
+        _check_agents(source, document.get("agents"))
+    elif kind is docs.ReviewersDocument:
+        _check_reviewers(source, document)
+
+
+def declared_types(document: docs.BundleDocument) -> dict[str, ConstraintType]:
+    """The built-in constraint types and the bundle's own, of a document that passes ``check_meaning``."""
+    own = document.constraint_types.items()
+    return {**BUILT_IN, **{name: ConstraintType(entry.type, entry.merge) for name, entry in own}}
+
+
+def _check_types(source: Source, declared: Mapping[str, Any]) -> None:
+    for name, entry in declared.items():
+        path: Path = ("constraint_types", name)
+        body = _mapping(entry)
+        kind, merge = body.get("type"), body.get("merge")
+        sensible = next((merges for each, merges in MERGES.items() if each == kind), None)
+        if name in BUILT_IN:
+            source.fault(path, f"`{name}` is built in", "remove it or choose another name", at_key=True)
+        elif sensible is not None and isinstance(merge, str) and merge not in sensible:
+            fix = "use " + " or ".join(f"`{each}`" for each in sensible)
+            source.fault((*path, "merge"), f"a {kind} cannot merge by `{merge}`", fix)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings of a list, each with its index."""
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(item, dict):
+            yield index, item
+
+
+def _texts(value: Any) -> Iterator[tuple[int, str]]:
+    """The texts of a list, each with its index."""
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(item, str):
+            yield index, item
+
+
+def _warn_observe(source: Source, document: Mapping[str, Any]) -> None:
+    if document.get("mode") == "observe":
+        message = "`mode: observe` is read but not acted on by this version"
+        source.fault(("mode",), message, "expect it to enforce", severity="warning")
+
+
+def _check_layer(source: Source, document: Mapping[str, Any], words: Vocabulary) -> None:
+    layer = docs.stem_of(source.file)
+    if layer in RESERVED_LAYERS:
+        source.fault((), f"`{layer}` is a layer of its own", "give the file another name")
+    _check_rules(source, ("rules",), layer, document.get("rules"), words)
+    _warn_observe(source, document)
+
+
+def _check_rules(source: Source, path: Path, layer: str, rules: Any, words: Vocabulary) -> None:
+    seen: set[str] = set()
+    for index, rule in _mappings(rules):
+        here: Path = (*path, index)
+        identity = rule.get("id") or f"{layer}/{index}"
+        if isinstance(identity, str) and identity in seen:
+            source.fault((*here, "id"), f"the rule id `{identity}` stands twice", "give each rule an id of its own")
+        seen.add(str(identity))
+        _check_match(source, (*here, "match"), rule.get("match"), words)
+        constraints = rule.get("constraints")
+        _check_constraints(source, (*here, "constraints"), constraints, words)
+        if constraints and rule.get("decision") == "allow":
+            message = "an `allow` rule has no constraints"
+            source.fault((*here, "decision"), message, "write `allow_with_constraints` or remove them")
+        elif constraints and rule.get("decision") == "deny":
+            message = "the constraints of a `deny` rule never apply"
+            source.fault((*here, "constraints"), message, "remove them", at_key=True, severity="warning")
+
+
+def _check_match(source: Source, path: Path, match: Any, words: Vocabulary) -> None:
+    if not isinstance(match, dict):
+        return
+    if not match:
+        source.fault(path, "an empty match matches nothing", 'write `topics: ["*"]` to match everything')
+    for name in MATCH_FIELDS:
+        if name in match and match[name] is None:
+            source.fault((*path, name), f"`{name}` is empty", "write at least one entry or remove the key", at_key=True)
+    tests = {key: value for key, value in match.items() if key not in MATCH_FIELDS}
+    if words.facts is not None:
+        for key, value in tests.items():
+            _check_fact(source, (*path, key), key, value, words.facts)
+    empty = empty_range(tests)
+    if empty is not None:
+        message = f"no `{empty}` is above `{tests[empty + '_above']}` and below `{tests[empty + '_below']}`"
+        source.fault((*path, f"{empty}_above"), message, "swap or move the thresholds")
+
+
+def _check_fact(source: Source, path: Path, key: str, value: Any, declared: frozenset[str]) -> None:
+    problem = key_problem(key, value, declared)
+    if problem is not None:
+        message, fix, at_key = problem
+        source.fault(path, message, fix, at_key=at_key)
+    elif not is_known(split_key(key)[0], declared):
+        message = f"no action declares the fact `{split_key(key)[0]}`, so the rule never matches"
+        source.fault(path, message, "declare it in actions.yaml", at_key=True, severity="warning")
+
+
+def _check_constraints(source: Source, path: Path, constraints: Any, words: Vocabulary) -> None:
+    if words.types is None:
+        return
+    for name, value in _mapping(constraints).items():
+        problem = problem_of(name, value, words.types)
+        if problem is not None:
+            source.fault((*path, name), *problem, at_key=name not in words.types)
+
+
+def _check_workflow(source: Source, steps: Mapping[str, Any], words: Vocabulary) -> None:
+    for name, body in steps.items():
+        here: Path = ("steps", name)
+        step = _mapping(body)
+        _check_constraints(source, (*here, "constraints"), step.get("constraints"), words)
+        if step.get("type") == "action" and "topic" not in step:
+            source.fault(here, "an action needs a `topic`", "add `topic`")
+        for index, wanted in _texts(step.get("depends_on")):
+            if wanted not in steps:
+                source.fault((*here, "depends_on", index), f"there is no step `{wanted}`", suggest(wanted, steps))
+        for label, branch in _mapping(step.get("branches")).items():
+            following = _mapping(branch).get("next")
+            if isinstance(following, str) and following not in steps:
+                where = (*here, "branches", label, "next")
+                source.fault(where, f"there is no step `{following}`", suggest(following, steps))
+
+
+def _check_agents(source: Source, agents: Any) -> None:
+    _check_unique(source, "agents", agents)
+    for index, agent in _mappings(agents):
+        key = _mapping(agent.get("key"))
+        here: Path = ("agents", index, "key")
+        if key.get("kind") == "ed25519" and key.get("public_key") is None:
+            source.fault(here, "an `ed25519` key needs its `public_key`", "add it in base64, or use `hmac`")
+        if key.get("kind") == "hmac" and key.get("public_key") is not None:
+            source.fault((*here, "public_key"), "an `hmac` key has no public key", "remove it or use `ed25519`")
+
+
+def _check_reviewers(source: Source, document: Mapping[str, Any]) -> None:
+    people = document.get("people")
+    _check_unique(source, "people", people)
+    known = {str(person.get("id")) for _, person in _mappings(people)}
+    holders: dict[str, str] = {}
+    for index, person in _mappings(people):
+        public_key = person.get("public_key")
+        if not isinstance(public_key, str):
+            continue
+        if public_key in holders:
+            # Two names on one key would let one person count as two.
+            message = f"`{holders[public_key]}` has the same public key"
+            source.fault(("people", index, "public_key"), message, "give each person a key of their own")
+        holders[public_key] = str(person.get("id"))
+    for name, queue in _mapping(document.get("queues")).items():
+        for index, member in _texts(_mapping(queue).get("members")):
+            if member not in known:
+                where: Path = ("queues", name, "members", index)
+                source.fault(where, f"there is no person `{member}`", suggest(member, known))
+
+
+def _check_unique(source: Source, list_name: str, entries: Any) -> None:
+    seen: set[str] = set()
+    for index, entry in _mappings(entries):
+        identity = str(entry.get("id"))
+        if identity in seen:
+            source.fault((list_name, index, "id"), f"the id `{identity}` stands twice", "keep one of them")
+        seen.add(identity)
