@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installed; next: make demo"
 
 demo: $(STAMP) ## the whole story on an embedded Kafka and ClickHouse; ends by itself
-	$(BIN)/python -m sluicegate.examples.demo
+	$(BIN)/python -m sluicegate.examples.demo $(DEMO_FLAGS)
 
 test: $(STAMP) ## every test, against the same embedded Kafka and ClickHouse
 	$(BIN)/python -m pytest

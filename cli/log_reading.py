@@ -123,6 +123,6 @@ def _to_ends(tail: Tail, ends: dict[Place, int], progress: Callable[[int], Any])
             before, moved_at = now, time.monotonic()
         elif time.monotonic() - moved_at > STALL_SEC_MAX:
             raise Unavailable(
-                f"the log could not be read to its ends: nothing came for {STALL_SEC_MAX:g} s, perhaps a writer keeps a "
-                "transaction open; try again"
+                f"the log could not be read to its ends: nothing came for {STALL_SEC_MAX:g} s, perhaps a writer keeps "
+                "a transaction open; try again"
             )

@@ -249,9 +249,11 @@ def _timer_fired(event: ev.TimerFired) -> str:
 
 def _acknowledged(event: ev.Acknowledged) -> str:
     now = f", policy {_v(event.policy_snapshot)} is active there" if event.policy_snapshot else ""
+    what = "snapshot" if event.topic == "policy.snapshots" else "command"
     if event.accepted:
-        return f"gate {_v(event.instance)} obeys command {_v(event.command_id)}{now}"
-    return f"gate {_v(event.instance)} refuses command {_v(event.command_id)} as {_v(event.code)}"
+        verb = "knows" if what == "snapshot" else "obeys"
+        return f"gate {_v(event.instance)} {verb} {what} {_v(event.command_id)}{now}"
+    return f"gate {_v(event.instance)} refuses {what} {_v(event.command_id)} as {_v(event.code)}"
 
 
 def _command(event: ev.Command) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LOOK_SEC: Final = 0.5
 BROKER_AGAIN_SEC: Final = 5.0
 HEALTH_SEC_MAX: Final = 1.0
+LAG_NAMES: Final = ("lag_records", "behind", "waiting_requests")
+"""What steps, projector and watch call the records they have still to read."""
 
 
 def up(
@@ -188,9 +190,10 @@ def _lag(state: ProcessState) -> int | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
     try:
         with opener.open(health_url(state.health_port), timeout=HEALTH_SEC_MAX) as answer:
-            lag = json.loads(answer.read()).get("lag_records")
+            found = json.loads(answer.read())
     except (OSError, ValueError):
         return None
+    lag = next((found[name] for name in LAG_NAMES if name in found), None)
     if isinstance(lag, dict):
         return sum([int(number) for number in lag.values()])
     return lag if isinstance(lag, int) else None

@@ -167,6 +167,24 @@ class WorkerEvents:
         record_id = derived_id("grant_refused", grant.grant_id, record.topic, record.partition, record.offset)
         return self._out(STARTS, grant, event, record_id, record.headers)
 
+    def unreadable(self, record: Record) -> Out:
+        """The worker refuses a record that is no grant. Whose job it would be is unknown: the worker's id stands in."""
+        source = f"worker/{self._worker_id}"
+        where = f"{record.topic}/{record.partition}/{record.offset}"
+        event = GrantRefused(
+            job_id=record.key.decode("utf-8", errors="replace"),
+            agent_id=source,
+            grant_id="",
+            attempt=0,
+            worker_id=self._worker_id,
+            granted_seq=0,
+            code="grant_unreadable",
+            message=f"the record at {where} is no grant of this build; it was passed over",
+        )
+        record_id = derived_id("grant_refused", "", record.topic, record.partition, record.offset)
+        built = event_headers(event, source, record_id)
+        return Out(STARTS, source.encode(), self._codec.encode(event), built)
+
     def progressed(self, grant: Grant, number: int, note: str | None, headers: Headers) -> Out:
         """A sign of life."""
         event = Progressed(

@@ -36,8 +36,8 @@ from sluicegate.schemas.payload import unseal
 RESULTS: Final = "job.results"
 INTENTS: Final = "job.intents"
 UNKNOWN_PLACE: Final = -1
-ASKED_DESK: Final = "asked the desk"
-"""The gate's note on a withdrawal that closes a request: the desk's resolution follows."""
+NOT_WITHDRAWN: Final = "not_withdrawn"
+"""The kind of the gate's note on a withdrawal that came too late; any other is followed by the job's end."""
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +185,7 @@ class JobFold:
 
     def _see_note(self, event: Noted) -> None:
         place = (event.cause.partition, event.cause.offset)
-        if event.cause.topic == INTENTS and place in self._withdrawals and event.detail != ASKED_DESK:
+        if event.cause.topic == INTENTS and place in self._withdrawals and event.kind == NOT_WITHDRAWN:
             reason = event.detail or "the job is past the point where it could be cancelled"
             self._withdrawals[place] = NotCancelled(job_id=self.handle.job_id, code=event.kind, reason=reason)
 

@@ -162,6 +162,7 @@ class Worker:
             raise
         finally:
             grants.close()
+            transactor.close()
             if isinstance(control, ControlReader) and control is not self._given_control:
                 control.stop()
 
@@ -263,6 +264,7 @@ class Worker:
                 continue
             taken.append(found)
             if found.grant is None or judgement is None:
+                outs.append(self._events.unreadable(found.record))
                 continue
             if isinstance(judgement, Start):
                 in_batch.add(found.grant.grant_id)
@@ -286,7 +288,9 @@ class Worker:
         grant = found.grant
         if grant is None:
             return None
-        paused = None if control is None else control.paused(grant.agent_id, grant.topic, grant.risk_tags, grant.job_id)
+        paused = (
+            None if control is None else control.paused(grant.agent_id, grant.topic, grant.judged_tags, grant.job_id)
+        )
         seen = in_batch if grant.grant_id in in_batch else self._seen
         judgement = judge_grant(grant, now_ms, seen, paused, tenant=self._settings.tenant, pool=self.pool)
         if isinstance(judgement, Start) and found.record.key != grant.job_id.encode():

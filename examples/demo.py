@@ -20,7 +20,7 @@ from sluicegate.cli.verify import verify_live
 from sluicegate.clients.auditor import Auditor, Table
 from sluicegate.clients.worker import Worker
 from sluicegate.examples import attacks, scenes
-from sluicegate.examples.stage import Stage
+from sluicegate.examples.stage import EXPECT_SEC, Stage
 from sluicegate.infra.supervisor import Supervisor
 from sluicegate.schemas.errors import SluicegateError
 from sluicegate.streams.settings import Settings
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--without", choices=PROCESSORS, help="leave a processor out, and see the demo fail")
     parser.add_argument("--copy", type=Path, help="write a copy of the log to this file")
     parser.add_argument("--ready-sec", type=float, default=READY_SEC, help="how long to wait for the processors")
+    parser.add_argument("--expect-sec", type=float, default=EXPECT_SEC, help="how long to wait for each event")
     options = parser.parse_args(arguments)
     logging.getLogger("sluicegate").addHandler(logging.NullHandler())  # the story is in the log, not in these lines
     with tempfile.TemporaryDirectory(prefix="sluicegate-demo-") as folder:
@@ -75,18 +76,17 @@ def _run(settings: Settings, options: argparse.Namespace) -> list[str]:
         print(f"policy {prepared.snapshot} is active; starting {', '.join(names)}, a process each", flush=True)
         supervisor.start()
         supervisor.wait_ready(options.ready_sec)
-        return _play(prepared, options.copy)
+        return _play(prepared, options)
     finally:
         supervisor.stop()
         if prepared.broker is not None:
             prepared.broker.stop()
 
 
-def _play(prepared: Prepared, copy: Path | None) -> list[str]:
+def _play(prepared: Prepared, options: argparse.Namespace) -> list[str]:
     settings = prepared.settings
-    stage = Stage(
-        settings, [name for name in log_topics(settings) if name not in ("control.commands", "policy.snapshots")]
-    )
+    topics = [name for name in log_topics(settings) if name not in ("control.commands", "policy.snapshots")]
+    stage = Stage(settings, topics, options.expect_sec)
     workers: list[Worker] = scenes.workers(settings)
     try:
         for worker in workers:
@@ -99,7 +99,7 @@ def _play(prepared: Prepared, copy: Path | None) -> list[str]:
             worker.stop()
         stage.close()
     _audit(stage, jobs)
-    _verify(stage, copy)
+    _verify(stage, options.copy)
     return stage.missed
 
 

@@ -153,6 +153,6 @@ def _silence(stage: Stage, agent: Agent) -> str:
         "the expiry",
         Closed,
         lambda event: event.job_id == "show-banner" and event.outcome == "expired",
-        within_sec=UNANSWERED_SEC + 15,
+        longer_sec=UNANSWERED_SEC,
     )
     return "show-banner"

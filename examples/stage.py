@@ -25,12 +25,13 @@ T = TypeVar("T")
 class Stage:
     """Everything that was read back so far, and what was missed."""
 
-    def __init__(self, settings: Settings, topics: list[str]) -> None:
+    def __init__(self, settings: Settings, topics: list[str], expect_sec: float = EXPECT_SEC) -> None:
         self.settings = settings
         self.codec = Codec(registry_for(settings.registry_url))
         self._tail = Tail(settings, "auditor", topics, group="auditor", start="beginning")
         self._seen: list[tuple[Record, Any]] = []
         self.missed: list[str] = []
+        self._expect_sec = expect_sec
         self.began = time.monotonic()
 
     def close(self) -> None:
@@ -51,9 +52,9 @@ class Stage:
         """One line of the story: where it was read, and what it says."""
         print(f"  {time.monotonic() - self.began:6.1f} s  {place:<28} {text}", flush=True)
 
-    def expect(self, what: str, cls: type[T], fits: Callable[[T], bool], *, within_sec: float = EXPECT_SEC) -> T | None:
+    def expect(self, what: str, cls: type[T], fits: Callable[[T], bool], *, longer_sec: float = 0) -> T | None:
         """Wait until such an event stands in the log, and print it from there; None, and a failed demo, if not."""
-        deadline = time.monotonic() + within_sec
+        deadline = time.monotonic() + self._expect_sec + longer_sec
         checked = 0
         while True:
             for record, event in self._seen[checked:]:

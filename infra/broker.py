@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import random
-import secrets
 import shutil
 import signal
 import socket
@@ -28,6 +26,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from sluicegate.infra import guard
+from sluicegate.infra.archive import ClassArchive
 from sluicegate.infra.jars import cache_folder, kafka_jars
 from sluicegate.infra.java import Java, find_java
 from sluicegate.infra.properties import format_arguments, server_properties
@@ -76,7 +75,7 @@ class EmbeddedBroker:
         self._guard: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._port = 0
-        self._archive: _ClassArchive | None = None
+        self._archive: ClassArchive | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -116,7 +115,7 @@ class EmbeddedBroker:
         try:
             ports = self._ports()
             self._write_properties(*ports)
-            self._archive = _ClassArchive(java, jars)
+            self._archive = ClassArchive(java, jars, cache_folder())
             self._format(java, jars)
             self._spawn(java, jars, lock_fd)
         finally:
@@ -243,14 +242,15 @@ class EmbeddedBroker:
         write_private(done, cluster_id.encode())
 
     def _java(self, java: Java, jars: list[Path]) -> list[str]:
-        return [str(java.path), *_JAVA_OPTIONS, "-cp", ":".join(map(str, jars))]
+        assert self._archive is not None
+        return [str(java.path), *self._archive.base(), *_JAVA_OPTIONS, "-cp", ":".join(map(str, jars))]
 
     def _spawn(self, java: Java, jars: list[Path], lock_fd: int) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_BYTES_MAX:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         assert self._archive is not None
         program, *options = self._java(java, jars)
-        command = [program, *self._archive.options(), *options, "kafka.Kafka", str(self.folder / "server.properties")]
+        command = [program, *options, *self._archive.top(), "kafka.Kafka", str(self.folder / "server.properties")]
         with os.fdopen(os.open(self.log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as log:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__, str(lock_fd), *command],
@@ -312,42 +312,6 @@ class EmbeddedBroker:
         except OSError:
             lines = []
         return f"{' | '.join(lines)[-600:] or 'it said nothing'}; see `{self.log_path}`"
-
-
-class _ClassArchive:
-    """The archive of loaded classes (AppCDS), made at the first clean stop: it halves the next starts."""
-
-    def __init__(self, java: Java, jars: list[Path]) -> None:
-        of = "\n".join((str(java.path.resolve()), java.version, *map(str, jars)))
-        self._path = cache_folder() / f"kafka-{hashlib.sha256(of.encode()).hexdigest()[:12]}.jsa"
-        self._draft: Path | None = None
-        if not self._path.exists():
-            self._sweep()
-            self._draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-
-    def _sweep(self) -> None:
-        """Drafts of starters that were killed: their brokers wrote them, and nobody was left to name them."""
-        for draft in self._path.parent.glob(f".{self._path.name}.*.*"):
-            try:
-                os.kill(int(draft.name.split(".")[-2]), 0)
-            except (ProcessLookupError, ValueError):
-                draft.unlink(missing_ok=True)
-            except PermissionError:
-                continue
-
-    def options(self) -> tuple[str, ...]:
-        """Java's options to use the archive, or to write it when it ends."""
-        if self._draft is None:
-            return (f"-XX:SharedArchiveFile={self._path}", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:class+path=off")
-        return (f"-XX:ArchiveClassesAtExit={self._draft}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
-
-    def keep(self) -> None:
-        """After a clean stop: what was written gets its name, or goes."""
-        if self._draft is None:
-            return
-        with contextlib.suppress(OSError):
-            self._draft.replace(self._path)
-        self._draft = None
 
 
 def _answers(port: int) -> bool:

@@ -14,7 +14,14 @@ _BLOOM: Final = "TYPE bloom_filter(0.001) GRANULARITY 1"
 _SKIPPED: Final = ("job_id", "request_id")
 """Ids that people look up: each gets a skip index wherever it is a column."""
 
-VIEWS: Final = ("job_timeline", "decisions_by_rule", "approvals_with_evidence", "executions_without_grant", "coverage")
+VIEWS: Final = {
+    "job_timeline": "every event about a job, oldest first; filter by job_id",
+    "decisions_by_rule": "how often each rule determined a decision, by snapshot and topic of the job",
+    "approvals_with_evidence": "each resolution with each counted verdict, and what of its evidence is missing",
+    "executions_without_grant": "starts whose grant the gate never journalled; must be empty",
+    "coverage": "per partition how far it is projected, and where its log ends",
+}
+"""The views and what they are for."""
 
 
 def ddl(database: str) -> tuple[str, ...]:
@@ -86,8 +93,9 @@ def _views(database: str) -> list[str]:
         "coverage": _COVERAGE,
     }
     return [
-        f"CREATE OR REPLACE VIEW `{database}`.`{name}` AS {queries[name].replace('{db}', f'`{database}`')}"
-        for name in VIEWS
+        f"CREATE OR REPLACE VIEW `{database}`.`{name}` AS {queries[name].replace('{db}', f'`{database}`')}\n"
+        f"COMMENT {_quoted(doc)}"
+        for name, doc in VIEWS.items()
     ]
 
 

@@ -79,7 +79,7 @@ def server_properties(
         "controller.listener.names": "CONTROLLER",
         "log.dirs": data_dir,
         # Who one is. An open controller listener would let any local process give itself rights.
-        "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
         "listener.name.client.sasl.enabled.mechanisms": "SCRAM-SHA-256",
         "listener.name.client.scram-sha-256.sasl.jaas.config": (
             f'{_SCRAM} required username="{BROKER}" password="{broker}";'

@@ -178,7 +178,8 @@ def check_text(sql: str) -> str:
         raise BadInput(f"`{open_brackets[-1]}` is never closed; balance the brackets")
     if first not in ("select", "with"):
         raise BadInput(
-            f"a query begins with SELECT or WITH, not `{sql.split()[0][:40]}`; nothing else is answered here"
+            f"a query begins with SELECT or WITH, not `{sql.split()[0][:40]}`; "
+            "besides, only `SHOW TABLES` and `DESCRIBE <table>` are answered"
         )
     return sql
 

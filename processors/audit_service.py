@@ -6,9 +6,10 @@ through `audit_query` and a read-only connection; other answers are the service'
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
-import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -50,6 +51,12 @@ WAIT_SEC_MAX: Final = 300.0
 JOB_ID_CHARS_MAX: Final = 1_000
 
 _TIMELINE: Final = f"SELECT * FROM job_timeline WHERE job_id = {{job:String}} LIMIT {QUERY_ROWS_MAX + 1}"
+_TABLES: Final = """SELECT name, engine = 'View' AS is_view, comment FROM system.tables
+WHERE database = currentDatabase() ORDER BY name"""
+_COLUMNS: Final = """SELECT name, type, comment FROM system.columns
+WHERE database = currentDatabase() AND table = {table:String} ORDER BY position"""
+_SHOW_TABLES: Final = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
+_DESCRIBE: Final = re.compile(r"\s*desc(?:ribe)?(?:\s+table)?\s+`?(\w+)`?\s*;?\s*", re.IGNORECASE)
 _COVERAGE: Final = f"SELECT * FROM coverage LIMIT {QUERY_ROWS_MAX + 1}"
 
 
@@ -67,7 +74,17 @@ class Audit:
         )
 
     def query(self, sql: str) -> Answer:
-        """An auditor's SELECT. Raises BadInput for what is not allowed or fails in the engine."""
+        """An auditor's SELECT, `SHOW TABLES` or `DESCRIBE <table>`.
+
+        Raises BadInput for what is not allowed or fails in the engine.
+        """
+        if _SHOW_TABLES.fullmatch(sql):
+            return self._room.read(_TABLES)
+        if described := _DESCRIBE.fullmatch(sql):
+            found = self._room.read(_COLUMNS, {"table": described[1]})
+            if not found.rows:
+                raise BadInput(f"no table `{described[1]}`; `SHOW TABLES` names them")
+            return found
         sql = check_text(sql)
         whole = wrapped(sql, QUERY_ROWS_MAX)
         try:
@@ -132,11 +149,9 @@ class AuditService:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
-        try:
+        with contextlib.suppress(OSError):  # gone already is what was wanted
             if self._endpoint_file.read_text("utf-8").strip() == self.endpoint:
-                os.unlink(self._endpoint_file)
-        except OSError:
-            pass  # gone already, which is what was wanted
+                self._endpoint_file.unlink()
 
 
 def serve(
@@ -176,51 +191,28 @@ def _handler(audit: Audit, token: str) -> type[BaseHTTPRequestHandler]:
         server_version = "sluicegate"
         sys_version = ""
 
-        def do_GET(self) -> None:  # noqa: N802  # the name is the standard library's
+        def do_GET(self) -> None:
             self._answer("GET")
 
-        def do_POST(self) -> None:  # noqa: N802  # as above
+        def do_POST(self) -> None:
             self._answer("POST")
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the signature is the standard library's
             """Nothing: queries are the auditor's business, and standard error is for errors."""
 
         def _answer(self, method: str) -> None:
-            status, found = HTTPStatus.OK, None
-            try:
-                found = self._found(method)
-            except BadInput as error:
-                status, found = HTTPStatus.BAD_REQUEST, {"error": str(error)}
-            except PermissionError as error:
-                status, found = HTTPStatus.UNAUTHORIZED, {"error": str(error)}
-            except LookupError as error:
-                status, found = HTTPStatus.NOT_FOUND, {"error": str(error.args[0])}
-            except SluicegateError as error:
-                status, found = HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
+            given = self.headers.get("Authorization", "").encode("utf-8", "replace")
+            if hmac.compare_digest(given, expected):
+                status, found = _reply(audit, method, self.path, self._body)
+            else:
+                text = f"the token is not the one in `{TOKEN_FILE}` of the run folder; read it again"
+                status, found = HTTPStatus.UNAUTHORIZED, {"error": text}
             content = msgspec.json.encode(found) if isinstance(found, Answer) else json.dumps(found).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
-
-        def _found(self, method: str) -> Any:
-            given = self.headers.get("Authorization", "").encode("utf-8", "replace")
-            if not hmac.compare_digest(given, expected):
-                raise PermissionError(f"the token is not the one in `{TOKEN_FILE}` of the run folder; read it again")
-            parts = urlsplit(self.path)
-            asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            if (method, parts.path) == ("GET", "/timeline"):
-                return audit.timeline(asked.get("job", ""))
-            if (method, parts.path) == ("POST", "/query"):
-                return audit.query(self._body())
-            if (method, parts.path) == ("GET", "/coverage"):
-                return audit.coverage(_seconds(asked.get("wait_sec", "0")))
-            if (method, parts.path) == ("GET", "/health"):
-                return audit.health()
-            raise LookupError(
-                f"nothing answers `{method} {parts.path}`; ask for /timeline, /query, /coverage or /health"
-            )
 
         def _body(self) -> str:
             try:
@@ -235,6 +227,30 @@ def _handler(audit: Audit, token: str) -> type[BaseHTTPRequestHandler]:
                 raise BadInput("the SQL is not UTF-8; send it so") from None
 
     return Handler
+
+
+def _reply(
+    audit: Audit, method: str, target: str, body: Callable[[], str]
+) -> tuple[HTTPStatus, Answer | dict[str, Any]]:
+    """The status and content of one authorised request; ``body`` reads what was sent with it."""
+    parts = urlsplit(target)
+    asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    replies: dict[tuple[str, str], Callable[[], Answer | dict[str, Any]]] = {
+        ("GET", "/timeline"): lambda: audit.timeline(asked.get("job", "")),
+        ("POST", "/query"): lambda: audit.query(body()),
+        ("GET", "/coverage"): lambda: audit.coverage(_seconds(asked.get("wait_sec", "0"))),
+        ("GET", "/health"): audit.health,
+    }
+    reply = replies.get((method, parts.path))
+    if reply is None:
+        known = ", ".join(f"{verb} {path}" for verb, path in replies)
+        return HTTPStatus.NOT_FOUND, {"error": f"nothing answers `{method} {parts.path}`; ask for one of {known}"}
+    try:
+        return HTTPStatus.OK, reply()
+    except BadInput as error:
+        return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+    except SluicegateError as error:
+        return HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
 
 
 def _seconds(text: str) -> float:

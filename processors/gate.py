@@ -223,12 +223,14 @@ def on_withdrawal(turn: Turn, event: Withdrawal) -> None:
     job = job_of(turn, event.job_id)
     if job is None or job.phase in ("granted", "closed"):
         detail = "unknown job" if job is None else f"too late: {job.phase}"
-        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="withdrawal", detail=detail)
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="not_withdrawn", detail=detail)
         return
     intent = _intent_of(turn, job)
     if job.phase == "held":
         close(turn, intent, job, "withdrawn", event.reason, f"agent/{event.agent_id}")
         return
+    job.withdrawn_because = event.reason
+    save(turn, intent, job)
     request_id = job.request_id or ""
     withdrawn = RequestWithdrawn(request_id=request_id, desk="desk", origin="gate", reason=event.reason)
     turn.send("approval.requests", "desk", withdrawn, derived_id("withdrawal", request_id))
@@ -334,7 +336,7 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     elif event.outcome == "expired":
         close(turn, intent, job, "expired", "nobody decided in time", "desk")
     else:
-        close(turn, intent, job, "withdrawn", reason, "agent")
+        close(turn, intent, job, "withdrawn", job.withdrawn_because, f"agent/{event.agent_id}")
 
 
 def on_result(turn: Turn, event: Result) -> None:
@@ -380,7 +382,15 @@ def on_incident(turn: Turn, event: Incident) -> None:
         code, message = "repeated", f"incident `{event.incident_id}` was reported before"
     if code is not None:
         principal = None if checked.principal is None else checked.principal.key_id
-        turn.refuse(agent_id=event.agent_id, subject="incident", code=code, message=message, principal=principal)
+        turn.refuse(
+            agent_id=event.agent_id,
+            subject="incident",
+            code=code,
+            message=message,
+            incident=code in INCIDENT_CODES,
+            principal=principal,
+            ref=event.incident_id,
+        )
         return
     turn.put(f"incident/{event.incident_id}", Job(phase="closed", job_hash=""))
     turn.journal(

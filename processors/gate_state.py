@@ -58,6 +58,7 @@ class Job(msgspec.Struct, kw_only=True):
     requests: int = 0
     attempt: int = 0
     grant_id: str | None = None
+    withdrawn_because: str | None = None
     hold_sec: int = 0
     hold_until_ms: int = 0
     outcome: JobOutcome | None = None
@@ -163,6 +164,7 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
         tenant=intent.tenant,
         payload=intent.payload,
         risk_tags=intent.risk_tags,
+        judged_tags=judged_tags(turn, intent),
         granted_seq=granted.seq,
         control_offset=turn.control.offset,
         on_behalf_of=intent.on_behalf_of,

@@ -148,7 +148,7 @@ class Projector:
             return self._covers(wanted)
 
     def _wanted(self, deadline: float) -> dict[Place, int]:
-        """Where the log ends now; asked again until ``deadline``, since a broker that has just come back may not know."""
+        """Where the log ends now, asked again until ``deadline``: a broker that has just come back may not know."""
         while True:
             try:
                 return self._log_ends(self._places())

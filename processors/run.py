@@ -23,7 +23,7 @@ from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, LoginRefused, SluicegateError
 from sluicegate.schemas.events import Acknowledged
 from sluicegate.streams.control_reader import ControlConfig, ControlReader
-from sluicegate.streams.control_state import ControlFold, ControlState
+from sluicegate.streams.control_state import COMMANDS, ControlFold, ControlState
 from sluicegate.streams.engine import Out, Record
 from sluicegate.streams.keys import load_master, trusted_monitors, trusted_operators
 from sluicegate.streams.logins import kafka_config
@@ -159,17 +159,22 @@ class StepControl:
         return self._known[1]
 
     def _acknowledge(self, state: ControlState, record: Record) -> Out | None:
-        if state.last is None:
+        last = state.last if record.topic == COMMANDS else state.last_snapshot
+        if last is None:
             return None
+        # What is active while a snapshot is folded depends on how this process read two topics: it is not said.
+        active = state.active if record.topic == COMMANDS else None
         event = Acknowledged(
             instance=self._instance,
             control_offset=record.offset,
-            command_id=state.last.command_id,
-            accepted=state.last.accepted,
-            code=state.last.code,
-            policy_snapshot=None if state.active is None else state.active.name,
+            command_id=last.command_id,
+            accepted=last.accepted,
+            code=last.code,
+            policy_snapshot=None if active is None else active.name,
+            topic=record.topic,
         )
-        headers = (("ce_specversion", b"1.0"), ("ce_id", f"ack/{self._instance}/{record.offset}".encode()))
+        ack_id = f"ack/{self._instance}/{record.topic}/{record.offset}"
+        headers = (("ce_specversion", b"1.0"), ("ce_id", ack_id.encode()))
         kind = ("ce_type", b"sluicegate.Acknowledged.v1")
         key = f"gate/{self._instance}".encode()
         return Out("job.decisions", key, self._codec.encode(event), (*headers, kind))

@@ -19,11 +19,11 @@ from sluicegate.processors.control import Control
 from sluicegate.processors.plane import JUDGE, Plane, PlaneStep, key_text
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
-from sluicegate.schemas.events import Acknowledged, Event
-from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlFold, ControlState
+from sluicegate.schemas.events import Acknowledged, Event, TimerFired, TimerRequest
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlFold, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
 from sluicegate.streams.identity import Ed25519Verifier
-from sluicegate.streams.topics import APPLICATIONS, FOR_EVER, spec_of
+from sluicegate.streams.topics import APPLICATIONS, FOR_EVER, TIMER_OWNERS, spec_of
 
 PLANES: Final[tuple[Plane, ...]] = (gate.PLANE, outputs.PLANE, desk.PLANE)
 WRITTEN_BY_STEPS: Final = (
@@ -111,6 +111,8 @@ class Verifier:
         self._records: dict[Place, Record] = {}
         self._controls: dict[tuple[str, int], Control] = {}
         self._states: dict[int, ControlState] = {}
+        self._snapshots: dict[int, Folded | None] = {}
+        self._spoken_of: set[int] = set()
         self._expected: Counter[tuple[str, bytes, bytes]] = Counter()
         self._report = Report(recomputed={}, records=0, pending=0, faults=[], faults_count=0)
 
@@ -123,7 +125,9 @@ class Verifier:
         self._fold_control()
         for plane in PLANES:
             self._verify_plane(plane)
+        self._check_snapshots()
         self._unexplained()
+        self._check_timers()
         return self._report
 
     def _fault(self, kind: str, place: Place, message: str) -> None:
@@ -150,10 +154,7 @@ class Verifier:
         state = ControlState()
         for record in self._of_topic(SNAPSHOTS):
             state = fold(state, record)
-        if state.refused_snapshots:
-            self._fault(
-                "snapshot", (SNAPSHOTS, 0, 0), f"{state.refused_snapshots} snapshots are not signed by an operator"
-            )
+            self._snapshots[record.offset] = state.last_snapshot
         self._states[-1] = state
         for record in self._of_topic(COMMANDS):
             state = fold(state, record)
@@ -192,14 +193,44 @@ class Verifier:
         self._verify_complete(plane, step, answered)
 
     def _check_acknowledged(self, record: Record, event: Acknowledged) -> None:
-        state = self._states.get(event.control_offset)
-        last = None if state is None else state.last
-        if last is None or (last.command_id, last.accepted, last.code) != (
-            event.command_id,
-            event.accepted,
-            event.code,
-        ):
-            self._fault("acknowledgement", _place(record), f"does not fit the command at offset {event.control_offset}")
+        state = self._states.get(event.control_offset) if event.topic == COMMANDS else None
+        known = self._snapshots.get(event.control_offset) if event.topic == SNAPSHOTS else None
+        last = known if state is None else state.last
+        if last is None or last != Folded(event.command_id, event.accepted, event.code):
+            where = f"at offset {event.control_offset} of `{event.topic}`"
+            self._fault("acknowledgement", _place(record), f"does not fit what stands {where}")
+        elif event.topic == SNAPSHOTS:
+            self._spoken_of.add(event.control_offset)
+
+    def _check_snapshots(self) -> None:
+        """A snapshot that does not count was refused by a gate, or stands in the log without a word about it."""
+        for offset, folded in self._snapshots.items():
+            if folded is not None and not folded.accepted and offset not in self._spoken_of:
+                message = f"refused as `{folded.code}`, and no gate has said so: none ran when it was written"
+                self._fault("snapshot", (SNAPSHOTS, 0, offset), message)
+
+    def _check_timers(self) -> None:
+        """Only what somebody asked for fires; the same firing again is the same bytes and means nothing."""
+        if self._aged("timer.requests"):
+            return
+        asked = {
+            (event.owner, record.key, event.key, event.timer_id, event.fire_at_ms)
+            for record in self._of_topic("timer.requests")
+            if isinstance(event := self._event(record), TimerRequest)
+        }
+        for record in self._of_topic(*[f"timer.fired.{owner}" for owner in TIMER_OWNERS]):
+            event = self._event(record)
+            if not isinstance(event, TimerFired) or (
+                (event.owner, record.key, event.key, event.timer_id, event.fire_at_ms) not in asked
+                or not record.topic.endswith(f".{event.owner}")
+            ):
+                self._fault("foreign", _place(record), "nobody asked to be woken so: it was written by somebody else")
+
+    def _event(self, record: Record) -> Event | None:
+        try:
+            return self._codec.decode(record.value)
+        except Undecodable:
+            return None
 
     def _verify_key(
         self, plane: Plane, step: PlaneStep, key: str, events: list[tuple[Record, Any]], answered: set[Place]
@@ -301,6 +332,8 @@ class Verifier:
     def _unexplained(self) -> None:
         found: Counter[tuple[str, bytes, bytes]] = Counter()
         for record in self._of_topic(*{place[0] for place in self._records}):
+            if not spec_of(record.topic).types:
+                self._fault("foreign", _place(record), "no event may stand on this topic yet")
             if not record.topic.startswith(WRITTEN_BY_STEPS):
                 continue
             identity = (record.topic, record.key, record.value)

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -123,8 +125,13 @@ class Watch:
         """Turn after turn until cancelled. Raises what a send raises: the process then ends and begins anew."""
         while True:
             self._wake.clear()
-            async with self._turn, asyncio.timeout(SEND_SEC_MAX):
-                worked = await self._fold() | await self._fire()
+            try:
+                async with self._turn, asyncio.timeout(SEND_SEC_MAX):
+                    worked = await self._fold() | await self._fire()
+            except TimeoutError:
+                raise Unavailable(
+                    f"the broker took nothing from the watch in {SEND_SEC_MAX:g} s; is it running?"
+                ) from None
             if not worked:
                 rested_from = time.monotonic()
                 await self._rest()
@@ -289,6 +296,7 @@ async def run_watch(watch: Watch, stop: asyncio.Event) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         _check(watch, turns)
     finally:
+        watch.ready.clear()
         for task in (*tasks, ready):
             task.cancel()
         await asyncio.gather(*tasks, ready, return_exceptions=True)
@@ -305,10 +313,13 @@ def _check(watch: Watch, turns: asyncio.Task[None]) -> None:
 
 
 async def _stop(app: faust.App) -> None:
-    try:
-        async with asyncio.timeout(STOP_SEC_MAX):
-            await app.stop()
-    except TimeoutError:
+    stopping = asyncio.create_task(app.stop(), name="watch.stopping")
+    await asyncio.wait({stopping}, timeout=STOP_SEC_MAX)  # parts of Faust swallow a cancellation, so none is sent
+    if not stopping.done():
+        # A process that cannot end is worse than one that ends rudely: nobody would start it anew.
+        rude = threading.Timer(STOP_SEC_MAX, os._exit, (1,))
+        rude.daemon = True
+        rude.start()
         log.warning("the application did not stop in %g s; what it held is in its changelog", STOP_SEC_MAX)
 
 

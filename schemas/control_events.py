@@ -15,7 +15,7 @@ from sluicegate.schemas.records import (
 
 
 class Acknowledged(msgspec.Struct, kw_only=True):
-    """One gate process has folded one control command."""
+    """One gate process has folded one record of a control topic: a command, or a snapshot."""
 
     instance: str
     control_offset: int
@@ -23,6 +23,7 @@ class Acknowledged(msgspec.Struct, kw_only=True):
     accepted: bool
     code: str | None = None
     policy_snapshot: str | None = None
+    topic: str = "control.commands"
 
 
 class TimerRequest(msgspec.Struct, kw_only=True):

@@ -207,6 +207,7 @@ class Grant(msgspec.Struct, kw_only=True):
     pool: str
     payload: Sealed
     risk_tags: list[str] = []
+    judged_tags: list[str] = []
     job_hash: str
     constraints: str = "{}"
     start_by_ms: int

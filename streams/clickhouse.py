@@ -112,7 +112,7 @@ class ReadingRoom:
     def _open(self, settings: Mapping[str, Any], database: str | None = None) -> Client:
         try:
             return clickhouse_connect.get_client(dsn=self.dsn, database=database, settings=dict(settings))
-        except Exception as error:  # the driver raises its own, urllib3's and chdb's kinds; all mean the same here
+        except Exception as error:  # noqa: BLE001  # the driver raises its own, urllib3's and chdb's kinds; all mean the same here
             raise Unavailable(
                 f"ClickHouse does not open at `{_without_password(self.dsn)}` ({_engine_text(error)}); "
                 "an embedded store takes one process, a server must be running"

@@ -61,9 +61,9 @@ def _clock() -> float:
 class ControlReader(Generic[S]):
     """A `ControlSource` over the two control topics.
 
-    ``fold`` is pure: state and record to state. ``acknowledge`` makes the record that tells the world that a command
-    holds here; it is called once per command in order, for those that were there at the start only for the last one,
-    and only when the state is complete.
+    ``fold`` is pure: state and record to state. ``acknowledge`` makes the record that tells the world what became of
+    a command or a snapshot here; it is called once per record in its topic's order. Its answers are written when the
+    state is complete; of those to what was there at the start only the one to the last command.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ControlReader(Generic[S]):
         self._fresh_until = 0.0
         self._reached: dict[str, int] = {COMMANDS: 0, SNAPSHOTS: 0}
         self._waiting: list[Record] = []
-        self._owed: list[Out] = []
+        self._owed: list[tuple[str, Out]] = []
         self._caught_up = False
         self._failure: SluicegateError | None = None
         self._stopping = False
@@ -200,8 +200,14 @@ class ControlReader(Generic[S]):
         if record.topic == COMMANDS:
             self._waiting.append(record)
             return
+        self._fold_one(record)
+
+    def _fold_one(self, record: Record) -> None:
         self._folded = self._fold(self._folded, record)
         self._advance(record.topic, record.offset + 1)
+        out = self._acknowledge(self._folded, record) if self._acknowledge is not None else None
+        if out is not None:
+            self._owed.append((record.topic, out))
 
     def _fold_waiting(self, consumer: Consumer) -> None:
         """Folds commands once every snapshot published before them is known: the topics have no common order."""
@@ -210,11 +216,7 @@ class ControlReader(Generic[S]):
             return
         waiting, self._waiting = self._waiting, []
         for record in waiting:
-            self._folded = self._fold(self._folded, record)
-            self._advance(record.topic, record.offset + 1)
-            out = self._acknowledge(self._folded, record) if self._acknowledge is not None else None
-            if out is not None:
-                self._owed.append(out)
+            self._fold_one(record)
 
     def _advance(self, topic: str, offset: int) -> None:
         self._reached[topic] = max(self._reached[topic], offset)
@@ -224,7 +226,7 @@ class ControlReader(Generic[S]):
         read = all(end is not None and self._reached[name] >= end for name, end in ends.items())
         self._caught_up = read and not self._waiting
         if self._caught_up:
-            self._owed = self._owed[-1:]
+            self._owed = [owed for owed in self._owed if owed[0] == COMMANDS][-1:]
 
     def _confirm(self, asked_at: float) -> None:
         self._state = self._folded
@@ -233,11 +235,11 @@ class ControlReader(Generic[S]):
             self._changed.notify_all()
 
     def _pay(self, producer: Producer | None) -> None:
-        """Acknowledges what now holds; a command is owed until its acknowledgement is in the log."""
+        """Acknowledges what now holds; an answer is owed until its acknowledgement is in the log."""
         if producer is None:
             return
         owed, self._owed = self._owed, []
-        for out in owed:
+        for _, out in owed:
             produce_out(producer, physical(self._config.tenant, out.topic), out)
         producer.poll(0)
 

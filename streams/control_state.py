@@ -2,7 +2,8 @@
 
 Everybody folds the same records in the same order and reaches the same state, so a decision need only name the
 control offset. A command counts when an operator of the local trust file signed it, it is not stale and its id is
-new; otherwise it is refused, and the refusal stands in every process's acknowledgement.
+new; otherwise it is refused, and the refusal stands in every process's acknowledgement. The same holds for the
+snapshots of `policy.snapshots`, under their digests.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Folded(msgspec.Struct, frozen=True):
-    """What became of the last command."""
+    """What became of a command; of a snapshot, whose ``command_id`` is its digest."""
 
     command_id: str
     accepted: bool
@@ -70,7 +71,7 @@ class ControlState(msgspec.Struct, frozen=True):
     snapshots: dict[str, Snapshot] = {}
     seen: frozenset[str] = frozenset()
     last: Folded | None = None
-    refused_snapshots: int = 0
+    last_snapshot: Folded | None = None
 
     def paused(self, agent_id: str, topic: str, tags: tuple[str, ...] | list[str], job_id: str) -> str | None:
         """The first paused scope that covers a job, or None."""
@@ -125,17 +126,20 @@ class ControlFold:
             event = self._codec.decode(record.value)
         except Undecodable:
             event = None
-        good = (
-            isinstance(event, SnapshotPublished)
-            and record.key == event.digest.encode()
-            and self._checked(record, event.publisher) is None
-        )
-        if not isinstance(event, SnapshotPublished) or not good:
-            return msgspec.structs.replace(state, refused_snapshots=state.refused_snapshots + 1)
-        if event.digest in state.snapshots:
-            return state
+        if not isinstance(event, SnapshotPublished):
+            return msgspec.structs.replace(state, last_snapshot=Folded("", False, "malformed"))
+        code = self._checked(record, event.publisher)
+        if code is None and record.key != event.digest.encode():
+            code = "misrouted"
+        if code is None and event.digest in state.snapshots:
+            code = "repeated"
+        folded = Folded(event.digest, code is None, code)
+        if code is not None:
+            return msgspec.structs.replace(state, last_snapshot=folded)
         snapshot = Snapshot(event.name, event.digest, event.documents, record.timestamp_ms)
-        return msgspec.structs.replace(state, snapshots={**state.snapshots, event.digest: snapshot})
+        return msgspec.structs.replace(
+            state, snapshots={**state.snapshots, event.digest: snapshot}, last_snapshot=folded
+        )
 
     def _command(self, state: ControlState, record: Record) -> ControlState:
         try:

@@ -139,6 +139,7 @@ def make_app(config: FaustConfig) -> faust.App:
         producer_request_timeout=SEND_SEC_MAX,
         store="memory://",
         datadir=str(config.state_dir),
+        stream_wait_empty=False,  # with it a stop waits for ever for what a failed turn never acknowledged
         table_standby_replicas=0,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import Final
 
 from confluent_kafka import Message, Producer
@@ -11,13 +12,16 @@ from sluicegate.streams.engine import Headers, Out, Record
 UNREADABLE_HEADERS: Final[Headers] = (("unreadable-headers", b""),)
 """Stands for headers of which a name is not UTF-8: any writer can produce them, and no reader may fall over them."""
 _QUEUE_FULL_WAIT_SEC: Final = 0.1
+_headers: Final = methodcaller("headers")
+"""For a header name that is not UTF-8 confluent-kafka returns a broken tuple *and* sets an exception. Called directly,
+the interpreter may not notice and walk into the tuple, which ends the process; called this way it raises SystemError."""
 
 
 def record_of(name: str, message: Message) -> Record:
     """The record a message holds; ``name`` is its topic's logical name. Never raises for what a writer chose."""
     try:
-        headers = message.headers()
-    except SystemError:  # confluent-kafka's answer to a header name that is not UTF-8
+        headers = _headers(message)
+    except SystemError:
         found = UNREADABLE_HEADERS
     else:
         found = tuple((key, value or b"") for key, value in headers) if headers else ()

@@ -76,6 +76,10 @@ class Transactor:
         except KafkaException as exc:
             raise IndeterminateCommit(f"`{transactional_id}` cannot begin: {exc.args[0].str()}") from exc
 
+    def close(self) -> None:
+        """Give the connection up; nothing may be committed afterwards."""
+        del self._producer
+
     def commit(
         self,
         outs: Sequence[Out],

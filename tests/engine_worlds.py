@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from sluicegate.streams.engine import ControlSource, Headers, Out, Record, Step, Store
-from sluicegate.streams.memory import Crashed, ForeignTransaction, MemoryEngine, MemoryLog
+from sluicegate.streams.memory import ForeignTransaction, MemoryEngine, MemoryLog
 from sluicegate.streams.messages import record_of
 from sluicegate.streams.quix import EngineConfig, QuixEngine
 from sluicegate.streams.topics import APPLICATIONS, Application, physical
@@ -153,14 +154,15 @@ class KafkaSite:
         self.run_dir = run_dir
 
     def config(self, application: Application = DESK, instance: str = "0", **changes: Any) -> EngineConfig:
-        return EngineConfig(
+        found = EngineConfig(
             application=application,
             instance=instance,
             connection=self.connection(application.name),
             state_dir=self.run_dir / "state" / application.name / instance,
             tenant=self.tenant,
-            **{"interval_ms": 20, **changes},
+            interval_ms=20,
         )
+        return msgspec.structs.replace(found, **changes)
 
     def producer(self, **changes: Any) -> Producer:
         return Producer({**self.connection("admin"), "partitioner": "murmur2_random", **changes})
@@ -262,6 +264,3 @@ class KafkaWorld:
             engine.stop()
         for thread in self._threads.values():
             thread.join(WAIT_SEC_MAX)
-
-
-__all__ = ["Crashed", "KafkaSite", "KafkaWorld", "MemoryWorld", "World", "assert_exactly_once", "bodies"]

@@ -1,4 +1,4 @@
-"""The embedded ClickHouse of the tests: one store for the whole run (a process opens one path), a database for each test."""
+"""The embedded ClickHouse of the tests: one store for the run (a process opens one path), a database for each test."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def sample(name: str, **given: Any) -> Event:
 
 def _sample_of(kind: Any, name: str, named: dict[str, Any]) -> Any:
     if isinstance(kind, list):
-        return _sample_of([branch for branch in kind if branch != "null"][0], name, named)
+        return _sample_of(next(branch for branch in kind if branch != "null"), name, named)
     if isinstance(kind, str):
         plain = {"string": f"some {name}", "long": 7, "double": 0.5, "boolean": True, "bytes": SECRET}
         return plain[kind] if kind in plain else _sample_of(named[kind.rsplit(".", 1)[-1]], name, named)

@@ -105,7 +105,8 @@ class Checker:
             if hashlib.sha256(event["documents"].encode()).hexdigest() != event["digest"]:
                 self.fault(record, "the digest is not that of the documents")
             self.digests[event["digest"]] = event["name"]
-        refused = {e["control_offset"] for _, e in self.events("Acknowledged") if not e["accepted"]}
+        spoken = [e for _, e in self.events("Acknowledged") if e["topic"] == "control.commands"]
+        refused = {e["control_offset"] for e in spoken if not e["accepted"]}
         commands = [(r["offset"], e) for r, e in self.events("Command") if e["kind"] == "activate"]
         self.active = sorted((offset, e["policy_digest"]) for offset, e in commands if offset not in refused)
 

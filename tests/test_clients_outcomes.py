@@ -145,12 +145,12 @@ def test_broken_handle_is_named() -> None:
 
 def test_withdrawal_that_went_to_the_desk_is_not_refused() -> None:
     """While the desk closes the request a cancellation has no answer yet; one that came too late has."""
-    note: dict[str, Any] = {"job_id": "j1", "agent_id": "a", "kind": "withdrawal"}
+    note: dict[str, Any] = {"job_id": "j1", "agent_id": "a"}
     found = JobFold(MINE)
     found.withdrawal_sent(0, 9)
-    found.see(Noted(**journal(place(offset=9)), **note, detail="asked the desk"))
+    found.see(Noted(**journal(place(offset=9)), **note, kind="withdrawal", detail="asked the desk"))
     assert found.not_cancelled is None
     found.withdrawal_sent(0, 10)
-    found.see(Noted(**journal(place(offset=10)), **note, detail="too late: granted"))
+    found.see(Noted(**journal(place(offset=10)), **note, kind="not_withdrawn", detail="too late: granted"))
     assert found.not_cancelled is not None
     assert found.not_cancelled.reason == "too late: granted"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from engine_processes import END_TXN, EngineProcess, Proxy
+from engine_poison import produce_poison
 from engine_worlds import (
     DESK,
     EVENTS,
@@ -28,7 +31,7 @@ from sluicegate.schemas.errors import IndeterminateCommit, LoginRefused
 from sluicegate.streams.changelog import changelog_name
 from sluicegate.streams.engine import Out, Record, Store
 from sluicegate.streams.messages import UNREADABLE_HEADERS
-from sluicegate.streams.quix import EngineConfig, QuixEngine
+from sluicegate.streams.quix import QuixEngine
 from sluicegate.streams.topics import APPLICATIONS, physical
 
 Begin = Callable[..., EngineProcess]
@@ -57,7 +60,9 @@ def proxy(kafka_site: KafkaSite) -> Iterator[Proxy]:
 
 
 def _inputs(begin: int, count: int) -> list[tuple[str, bytes, bytes]]:
-    return [((REQUESTS, VERDICTS, FIRED)[at % 3], b"key-%d" % (at % 7), b"%d" % at) for at in range(begin, begin + count)]
+    return [
+        ((REQUESTS, VERDICTS, FIRED)[at % 3], b"key-%d" % (at % 7), b"%d" % at) for at in range(begin, begin + count)
+    ]
 
 
 def test_the_changelog_has_the_name_that_was_made_for_it(kafka_site: KafkaSite) -> None:
@@ -79,15 +84,13 @@ def test_the_changelog_has_the_name_that_was_made_for_it(kafka_site: KafkaSite) 
 def test_a_killed_process_loses_and_doubles_nothing(kafka_site: KafkaSite, begin: Begin) -> None:
     """Kill -9 in the middle of the work; the next process under the same name goes on at once, without a time-out."""
     session_sec = 45
-    done = 0
-    for _ in range(3):
-        kafka_site.produce_all(_inputs(done, 300))
-        process = begin(session_timeout_ms=session_sec * 1000)
+    for round_ in range(3):
+        kafka_site.produce_all(_inputs(round_ * 300, 300))
         begun = time.monotonic()
-        done += len(kafka_site.read(EVENTS, done + 100)) - done
+        process = begin(session_timeout_ms=session_sec * 1000)
+        kafka_site.read(EVENTS, round_ * 300 + 100)
         assert time.monotonic() - begun < session_sec - 5
         process.kill()
-        done = 300 * (1 + done // 300) if done % 300 else done
     begin(session_timeout_ms=session_sec * 1000)
     assert_exactly_once(kafka_site.read(EVENTS, 900), 900)
 
@@ -185,9 +188,9 @@ def _until(holds: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-def test_headers_that_are_no_text_do_not_end_the_engine(kafka_site: KafkaSite, poison: Callable[..., None]) -> None:
+def test_headers_that_are_no_text_do_not_end_the_engine(kafka_site: KafkaSite) -> None:
     """Any writer can put bytes that are not UTF-8 into a header's name; such a record is met, its headers are not."""
-    poison(kafka_site, REQUESTS, b"key", b"poison")
+    produce_poison(kafka_site.connection("admin"), physical(kafka_site.tenant, REQUESTS), "key", "poison")
     kafka_site.produce_all([(REQUESTS, b"key", b"after")])
     world = KafkaWorld(kafka_site)
     world.start()
@@ -227,21 +230,13 @@ def _expire(site: KafkaSite, topic: str) -> None:
         answer.result()
 
 
-class _running:  # noqa: N801  # reads as a word
+@contextmanager
+def _running(engine: QuixEngine[None]) -> Iterator[None]:
     """Runs an engine in a thread for the length of a block."""
-
-    def __init__(self, engine: QuixEngine[None]) -> None:
-        import threading
-
-        self._engine = engine
-        self._thread = threading.Thread(target=engine.run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.stop()
-        self._thread.join(20)
-
-
-__all__ = ["EngineConfig"]
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        engine.stop()
+        thread.join(20)

@@ -195,10 +195,17 @@ def test_an_agent_cannot_take_anothers_place(settings: Settings) -> None:
 
 
 def test_a_login_without_rights_does_nothing(settings: Settings) -> None:
-    """What no list names is refused."""
+    """What no list names is refused, also where no list is at all, as for a group of its own."""
     extra_login(settings, "stranger")
     assert _writable(settings, "stranger") == set()
     assert _readable(settings, "stranger") == set()
+    with closing(Consumer(_quiet(settings, "stranger", group_id="stranger.group"))) as consumer:
+        consumer.subscribe([physical(settings.tenant, "job.decisions")])
+        message = consumer.poll(WAIT_SEC)
+    assert message is not None
+    error = message.error()
+    assert error is not None
+    assert error.code() in REFUSALS
 
 
 def test_tenants_do_not_reach_each_other(settings: Settings, tenant: TenantFactory) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Final
+
 from fixtures_clickhouse import project, record, rows, sample
 
 from sluicegate.streams.clickhouse import ReadingRoom
 
-GRANT = {"agent_id": "a", "job_id": "j", "attempt": 1, "grant_id": "g"}
+GRANT: Final[dict[str, object]] = {"agent_id": "a", "job_id": "j", "attempt": 1, "grant_id": "g"}
 
 
 def test_a_timeline_holds_all_of_one_job_in_order(room: ReadingRoom) -> None:
@@ -107,7 +109,7 @@ def test_a_granted_start_is_no_finding(room: ReadingRoom) -> None:
 def test_a_start_without_its_grant_is_found(room: ReadingRoom) -> None:
     """Another agent's, job's, attempt's or grant's start is listed, each of the four, even when the rest agrees."""
     project(room, [record("job.decisions", 0, sample("Granted", **GRANT))])
-    others = [{"agent_id": "b"}, {"job_id": "k"}, {"attempt": 2}, {"grant_id": "h"}]
+    others: list[dict[str, object]] = [{"agent_id": "b"}, {"job_id": "k"}, {"attempt": 2}, {"grant_id": "h"}]
     project(room, [record("job.starts", at, sample("Started", **GRANT | other)) for at, other in enumerate(others)])
     assert rows(room, "SELECT log_offset FROM executions_without_grant ORDER BY log_offset") == [[0], [1], [2], [3]]
 

@@ -1,0 +1,156 @@
+"""A process of the crash test: a worker, or a gate whose engine is built a little differently.
+
+``python crash_process.py KIND --instance N --with-parent PID``; settings come from the environment, as for
+`sluicegate run`. KIND is
+
+- ``worker``: notes each run of a handler in a file, as an effect in the world that no transaction takes back;
+- ``patient``: the gate on the engine as it is, which rests a moment inside each commit (so that a kill meets it there);
+- ``at_least_once``: the gate with outputs written outside of any transaction, before offsets and state;
+- ``offsets_apart``: the gate with offsets committed by the consumer, before the transaction of the outputs.
+
+The last three rest where a crash would hurt a wrong engine most, and say so in a file while they rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from sluicegate.clients.attempts import Call
+from sluicegate.clients.worker import Worker
+from sluicegate.infra.supervisor import die_with_parent
+from sluicegate.processors.run import run_processor
+from sluicegate.schemas.errors import SluicegateError
+from sluicegate.streams.logs import set_up_logs
+from sluicegate.streams.settings import Settings
+
+POOL: Final = "default"
+REST_SEC: Final = 0.3
+WORK_SEC: Final = 0.005
+
+
+def effects_dir(settings: Settings) -> Path:
+    """Where workers note what they did."""
+    return settings.run_dir / "effects"
+
+
+def resting_file(settings: Settings, instance: str) -> Path:
+    """Stands there while the gate rests at the moment that hurts most."""
+    return settings.run_dir / f"resting.{instance}"
+
+
+class Rest:
+    """A moment between two things that belong together."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __call__(self) -> None:
+        self._file.touch()
+        time.sleep(REST_SEC)
+        self._file.unlink(missing_ok=True)
+
+
+def make_patient(rest: Rest) -> None:
+    """The engine as it is: offsets and outputs in one transaction, whose commit comes a moment later."""
+    from sluicegate.streams import quix_application
+
+    class Patient(quix_application._Producer):
+        def commit_transaction(self, timeout: float | None = None) -> None:
+            rest()
+            super().commit_transaction(timeout)
+
+    quix_application._Producer = Patient  # type: ignore[misc]  # the test's engine takes the place of the sound one
+
+
+def make_offsets_apart(rest: Rest) -> None:
+    """The consumer commits what was read; what was written follows in a transaction of its own."""
+    from sluicegate.streams import quix_application
+
+    class Apart(quix_application._Producer):
+        def send_offsets_to_transaction(self, positions: Any, *arguments: Any) -> None:
+            self._app._consumer.commit(offsets=positions, asynchronous=False)
+            rest()
+
+    quix_application._Producer = Apart  # type: ignore[misc]  # as above
+
+
+def make_at_least_once(rest: Rest) -> None:
+    """No transactions: outputs are there as soon as they are produced, state and offsets come later."""
+    from quixstreams import Application
+    from quixstreams.checkpointing import Checkpoint
+    from quixstreams.kafka import Producer
+
+    from sluicegate.streams import quix_application
+
+    class Plain(quix_application._Producer):
+        def __init__(self, app: Any, wait_sec: float) -> None:
+            self._app, self._wait_sec, self._disturbed, self._dead = app, wait_sec, False, False
+            config = app.config
+            Producer.__init__(self, config.broker_address, extra_config=config.producer_extra_config)
+
+    begin, commit = Application.__init__, Checkpoint.commit
+
+    def plain(self: Application, *arguments: Any, **keywords: Any) -> None:
+        extra = keywords["producer_extra_config"]
+        for name in ("transactional.id", "transaction.timeout.ms"):
+            extra.pop(name, None)
+        begin(self, *arguments, **{**keywords, "processing_guarantee": "at-least-once"})
+
+    def apart(self: Checkpoint, *arguments: Any, **keywords: Any) -> None:
+        self._producer.flush()
+        rest()
+        commit(self, *arguments, **keywords)
+
+    Application.__init__ = plain  # type: ignore[method-assign]  # as above
+    Checkpoint.commit = apart  # type: ignore[method-assign]  # as above
+    quix_application._Producer = Plain  # type: ignore[misc]  # as above
+
+
+VARIANTS: Final = {"patient": make_patient, "at_least_once": make_at_least_once, "offsets_apart": make_offsets_apart}
+
+
+def run_worker(settings: Settings, instance: str) -> int:
+    """Work until SIGTERM; 1 when something made it end."""
+    set_up_logs("worker", instance)
+    folder = effects_dir(settings)
+    folder.mkdir(exist_ok=True)
+    effects = os.open(folder / f"{instance}.{os.getpid()}", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+
+    def handle(call: Call) -> Any:
+        os.write(effects, f"{call.job_id} {call.attempt}\n".encode())
+        time.sleep(WORK_SEC)
+        return {"number": call.payload["number"], "attempt": call.attempt}
+
+    worker = Worker(settings, POOL, {"*": handle}, instance=instance)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    try:
+        worker.run()
+    except SluicegateError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+def main() -> int:
+    """Run the process that was asked for; its exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=("worker", *VARIANTS))
+    parser.add_argument("--instance", required=True)
+    parser.add_argument("--with-parent", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent(options.with_parent)
+    settings = Settings()
+    if options.kind == "worker":
+        return run_worker(settings, options.instance)
+    VARIANTS[options.kind](Rest(resting_file(settings, options.instance)))
+    return run_processor("gate", settings, options.instance)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

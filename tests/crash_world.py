@@ -1,0 +1,455 @@
+"""A tenant under load whose processes are killed: every one of ours by ``kill -9``, and the broker too.
+
+One thread does it all, turn by turn: it writes intents, follows the gate's journal, restarts what has ended, and
+kills what the plan says once there is something to lose. Gates are killed productively: each only after it has
+committed judgements since its last start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+from confluent_kafka import KafkaError, Message, Producer
+from crash_process import effects_dir, resting_file
+
+from sluicegate.cli.prepare import Prepared, prepare
+from sluicegate.clients.agent import build_intent
+from sluicegate.infra.supervisor import last_lines, ready_file, settings_environment
+from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.events import Closed, Decision
+from sluicegate.streams.kafka import Tail, signed_headers
+from sluicegate.streams.keys import agent_signer
+from sluicegate.streams.logins import kafka_config
+from sluicegate.streams.partitioner import partition_for
+from sluicegate.streams.registry import registry_for
+from sluicegate.streams.settings import Settings
+from sluicegate.streams.topics import physical
+
+PARTITIONS: Final = 3
+AGENTS_PER_PARTITION: Final = 2
+OPEN_MAX: Final = 120
+"""Intents of one agent that may wait for their decision at once: so there is always work, and never a heap of it."""
+AHEAD: Final = 150
+"""Intents that are written beyond the next kill's place in the plan."""
+AHEAD_PER_SEC: Final = 40
+AGAIN_EVERY: Final = 40
+"""Each so-manieth intent is written twice, as an agent does that got no answer."""
+PRODUCTIVE_EVENTS: Final = 20
+LOOK_SEC: Final = 0.5
+BACKOFF_SEC: Final = 0.3
+HERE: Final = Path(__file__).parent
+FAST: Final[Mapping[str, Any]] = {
+    "control_age_ms_max": 2_000,
+    "attempt_lease_sec": 5,
+    "attempts_max": 50,  # a lost attempt of a job that may run again never becomes a question to people here
+    "start_within_sec": 900,
+    "handlers_max": 32,
+    # The limits on one agent are what other tests are about.
+    "in_flight_max": 1_000_000,
+    "intents_per_min_max": 1_000_000,
+    "unmatched_wait_sec": 600,
+    "parked_max": 1_000_000,
+}
+TOPICS: Final = ("read", "read", "call", "read", "forbidden", "read", "call", "read", "read", "read")
+FORBIDDEN: Final = "forbidden"
+DOCUMENTS: Final[Mapping[str, Any]] = {
+    "bundle.yaml": {"version": "v1", "default": "deny"},
+    "actions.yaml": {"version": "v1", "actions": [{"topics": ["job.crash.*"], "risk_tags": ["read"], "retry": "safe"}]},
+    "rules.yaml": {
+        "version": "v1",
+        "rules": [
+            {
+                "id": "calls",
+                "match": {"topics": ["job.crash.call"]},
+                "decision": "allow_with_constraints",
+                "reason": "Calls are fenced",
+                "constraints": {"max_runtime_sec": 60},
+            },
+            {
+                "id": "reads",
+                "match": {"topics": ["job.crash.read"]},
+                "decision": "allow",
+                "reason": "Reading changes nothing",
+            },
+        ],
+    },
+}
+
+
+def agent_names() -> list[str]:
+    """As many agents for each partition, so that every gate always has work."""
+    found: dict[int, list[str]] = {at: [] for at in range(PARTITIONS)}
+    number = 0
+    while any(len(names) < AGENTS_PER_PARTITION for names in found.values()):
+        name, number = f"crasher-{number}", number + 1
+        names = found[partition_for(name.encode(), PARTITIONS)]
+        if len(names) < AGENTS_PER_PARTITION:
+            names.append(name)
+    return sorted(name for names in found.values() for name in names)
+
+
+def prepared(settings: Settings, folder: Path) -> Prepared:
+    """The tenant with the crash test's policy and agents; with an embedded broker where the settings name none."""
+    folder.mkdir(parents=True)
+    agents = [
+        {
+            "id": name,
+            "owner": "rosa",
+            "version": "1",
+            "key": {"kind": "hmac"},
+            "class": "automation",
+            "initial_level": {"level": 0, "reason": "for tests", "signer": "rosa"},
+        }
+        for name in agent_names()
+    ]
+    people = {"people": [{"id": "rosa", "name": "Rosa", "roles": ["approver", "operator"]}], "queues": {}}
+    documents = {**DOCUMENTS, "agents.yaml": {"agents": agents}, "reviewers.yaml": people}
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps({"version": "v1", **document}))  # JSON is YAML
+    return prepare(settings, folder)
+
+
+class Process:
+    """One process of ours, started again under its instance name whenever it ended."""
+
+    def __init__(self, settings: Settings, name: str, instance: str, kind: str = "") -> None:
+        self.name, self.instance, self.label = name, instance, f"{name}.{instance}"
+        entry = [str(HERE / "crash_process.py"), kind] if kind else ["-m", "sluicegate.cli.main", "run", name]
+        self._command = [sys.executable, *entry, "--instance", instance, "--with-parent", str(os.getpid())]
+        self._environment = {**os.environ, **settings_environment(settings)}
+        self._ready_file = ready_file(settings.run_dir, name, instance)
+        self.log = settings.run_dir / "logs" / f"{self.label}.log"
+        self.resting = resting_file(settings, instance)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start_at = 0.0
+        self.wanted = True
+        self.killed = False
+        self.health: dict[str, Any] = {}
+        self.journal_before: Counter[int] | None = None
+        """What stood in the journal, by partition, when this process became ready."""
+
+    def start(self) -> None:
+        self._ready_file.unlink(missing_ok=True)
+        self.resting.unlink(missing_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.health, self.journal_before, self.killed = {}, None, False
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
+    def look(self) -> None:
+        """Ask for its health, if it has said where."""
+        self.health = {}
+        with suppress(OSError, ValueError):
+            found = json.loads(self._ready_file.read_bytes())
+            if self.process is not None and found["pid"] == self.process.pid and found["ready"]:
+                url = f"http://127.0.0.1:{found['health_port']}/health"
+                with urllib.request.urlopen(url, timeout=1) as answer:
+                    self.health = json.load(answer)
+
+    def partitions(self) -> set[int]:
+        """Which partitions of the intents it holds."""
+        lags = self.health.get("lag_records", {})
+        return {int(place.rpartition("/")[2]) for place in lags if place.startswith("job.intents/")}
+
+    def kill(self, down_sec: float) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.killed, self.start_at = True, time.monotonic() + down_sec
+
+    def end(self) -> int | None:
+        """SIGTERM; the exit code. None when it did not run."""
+        self.wanted = False
+        if self.process is None or self.process.poll() is not None:
+            return None
+        self.process.terminate()
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class Fault(msgspec.Struct):
+    """To be killed once so many intents are decided, and to be away for so long."""
+
+    decided: int
+    name: str
+    down_sec: float = BACKOFF_SEC
+
+
+def plan(intents: int, away_sec: float, **counts: int) -> list[Fault]:
+    """Kills by kind of process, evenly over the first nine tenths. Every second gate is away for ``away_sec``.
+
+    That is longer than the session lasts, so that the other gate takes its partitions over.
+    """
+    found = [
+        Fault(int(0.9 * intents * (number + offset) / count), name)
+        for offset, (name, count) in zip((0.5, 0.3, 0.4, 0.6, 0.7), counts.items(), strict=False)
+        for number in range(count)
+    ]
+    gates = [fault for fault in found if fault.name == "gate"]
+    for fault in gates[1::2]:
+        fault.down_sec = away_sec
+    return sorted(found, key=lambda fault: fault.decided)
+
+
+class Load:
+    """Writes signed intents of several agents, as fast as they are decided."""
+
+    def __init__(self, settings: Settings, intents: int) -> None:
+        self._settings, self._codec = settings, Codec(registry_for(settings.registry_url))
+        self._topic = physical(settings.tenant, "job.intents")
+        self.intents = intents
+        self.submitted: dict[str, bool] = {}
+        """Whether policy permits it, by job."""
+        self.undelivered: list[str] = []
+        self.open: Counter[str] = Counter()
+        self._agents: deque[str] = deque(agent_names())
+        self._signers = {name: agent_signer(settings, name) for name in self._agents}
+        self._producers = {name: self._producer(name) for name in self._agents}
+
+    def _producer(self, agent: str) -> Producer:
+        connection = kafka_config(self._settings, f"agent.{agent}")
+        more: dict[str, Any] = {"enable.idempotence": True, "message.timeout.ms": 0, "linger.ms": 2}
+        return Producer({**connection, "partitioner": "murmur2_random", **more})
+
+    def write(self, up_to: int) -> None:
+        """Write what may be written now, at most so many in all."""
+        for _ in range(len(self._agents)):
+            agent = self._agents[0]
+            self._agents.rotate(-1)
+            room = min(OPEN_MAX - self.open[agent], up_to - len(self.submitted), 20)
+            for _ in range(room):
+                self._write_next(agent)
+            self._producers[agent].poll(0)
+
+    def _write_next(self, agent: str) -> None:
+        number = len(self.submitted)
+        kind = TOPICS[number % len(TOPICS)]
+        job_id = f"{agent}-{number}"
+        signer = self._signers[agent]
+        intent = build_intent(
+            signer,
+            self._settings.tenant,
+            agent,
+            "1",
+            f"job.crash.{kind}",
+            {"number": number},
+            payload_bytes_max=10_000,
+            job_id=job_id,
+        )
+        self.submitted[job_id] = kind != FORBIDDEN
+        self.open[agent] += 1
+        key, value = agent.encode(), self._codec.encode(intent)
+        for copy in range(2 if number % AGAIN_EVERY == 0 else 1):
+            now_ms = time.time_ns() // 1_000_000
+            headers = signed_headers(signer, self._topic, intent, f"{job_id}/{copy}", now_ms, key, value)
+            self._producers[agent].produce(self._topic, value, key, headers=list(headers), on_delivery=self._delivered)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.undelivered.append(error.str())
+
+    def finish(self) -> None:
+        for producer in self._producers.values():
+            if producer.flush(30):
+                self.undelivered.append("not written after 30 s")
+
+
+class World:
+    """The running tenant. ``variant`` takes another gate, of `crash_process`, and only gates; use in ``with``."""
+
+    def __init__(self, found: Prepared, intents: int, faults: Sequence[Fault], variant: str = "") -> None:
+        self.settings, self.broker = found.settings, found.broker
+        self.load = Load(self.settings, intents)
+        self.kills: Counter[str] = Counter()
+        self.owners: Counter[tuple[int, str]] = Counter()
+        """How often each gate was seen to hold each partition."""
+        self.moves = 0
+        self.ended: list[str] = []
+        """What ended by itself, with its exit code."""
+        self.decided, self.closed = 0, 0
+        self.alone = bool(variant)
+        self._variant = variant
+        self._faults = deque(faults)
+        self._due_since = 0.0
+        self._holders: dict[int, str] = {}
+        self._journal: Counter[int] = Counter()
+        self._codec = Codec(registry_for(self.settings.registry_url))
+        self._random = random.Random(7)
+        self._looked_at = 0.0
+        gates = [Process(self.settings, "gate", instance, variant) for instance in ("0", "1")]
+        others = [Process(self.settings, name, "0") for name in ("outputs", "watch")]
+        workers = [Process(self.settings, "worker", instance, "worker") for instance in ("1", "2")]
+        self.processes = gates[:1] if variant else [*gates, *others, *workers]
+        self._tail = Tail(self.settings, "auditor", ("job.decisions",), group="auditor", start="beginning")
+
+    def __enter__(self) -> Self:
+        for process in self.processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        self._tail.close()
+        if self.broker is not None:
+            self.broker.stop()
+
+    def end(self) -> None:
+        """End every process as `sluicegate up` does."""
+        for process in self.processes:
+            process.wanted = False
+            if process.process is not None and process.process.poll() is None:
+                process.process.terminate()
+        for process in self.processes:
+            process.end()
+
+    def run(self, timeout_sec: float) -> float:
+        """Until every intent is decided and every permitted job closed; how long it took, in seconds.
+
+        Raises AssertionError, with the last lines of the logs, when that does not come about in time.
+        """
+        began = time.monotonic()
+        while not self._done():
+            self._turn()
+            if time.monotonic() - began > timeout_sec:
+                raise AssertionError(self._stuck())
+        took_sec = time.monotonic() - began
+        self.load.finish()
+        assert not self.load.undelivered, self.load.undelivered[:3]
+        return took_sec
+
+    def run_alone(self, timeout_sec: float = 60.0, quiet_sec: float = 2.5) -> None:
+        """Until all is written and killed, and then nothing more comes: for a gate that may never answer all of it."""
+        deadline, last, since = time.monotonic() + timeout_sec, -1, 0.0
+        while self._faults or len(self.load.submitted) < self.load.intents or time.monotonic() - since < quiet_sec:
+            self._turn()
+            assert time.monotonic() < deadline, self._stuck()
+            ready = all(each.journal_before is not None for each in self.processes)
+            if self._journal.total() != last or not ready:
+                last, since = self._journal.total(), time.monotonic()
+        self.load.finish()
+
+    def _done(self) -> bool:
+        if self._faults or len(self.load.submitted) < self.load.intents:
+            return False
+        permitted = sum(self.load.submitted.values())
+        return self.decided >= self.load.intents and (self.alone or self.closed >= permitted)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self.load.write(self._may_write(now))
+        self._follow()
+        self._tend(now)
+        if now - self._looked_at > LOOK_SEC:
+            self._looked_at = now
+            self._look()
+        if self._faults and self.decided >= self._faults[0].decided and now >= self._due_since:
+            self._kill()
+
+    def _may_write(self, now: float) -> int:
+        if not self._faults:
+            return self.load.intents
+        waiting_sec = max(0.0, now - self._due_since) if self._due_since else 0.0
+        return min(self.load.intents, self._faults[0].decided + AHEAD + int(waiting_sec * AHEAD_PER_SEC))
+
+    def _follow(self) -> None:
+        for record in self._tail.poll(0.02):
+            self._journal[record.partition] += 1
+            event = self._codec.decode(record.value)
+            if isinstance(event, Decision):
+                self.decided += 1
+                self.load.open[event.agent_id] -= 1
+            elif isinstance(event, Closed):
+                self.closed += 1
+
+    def _tend(self, now: float) -> None:
+        for process in self.processes:
+            running = process.process
+            if running is None or running.poll() is None or not process.wanted:
+                continue
+            if not process.killed:
+                self.ended.append(f"{process.label}: exit {running.returncode}")
+                process.killed, process.start_at = True, now + BACKOFF_SEC
+            if now >= process.start_at:
+                process.start()
+
+    def _look(self) -> None:
+        for process in self.processes:
+            if process.name != "gate":
+                continue
+            process.look()
+            if process.health.get("ready") and process.journal_before is None:
+                process.journal_before = Counter(self._journal)
+            for partition in process.partitions():
+                self.owners[partition, process.instance] += 1
+                self.moves += self._holders.get(partition, process.instance) != process.instance
+                self._holders[partition] = process.instance
+
+    def _productive(self, process: Process) -> bool:
+        """Whether it has committed judgements since its last start, as itself and the log say."""
+        before = process.journal_before
+        if before is None or not process.partitions() or not process.health.get("processed_count"):
+            return False
+        if not self.alone and not process.health.get("commit_count"):
+            return False
+        grown = sum(self._journal[at] - before[at] for at in process.partitions())
+        return grown >= PRODUCTIVE_EVENTS and (not self.alone or process.resting.exists())
+
+    def _kill(self) -> None:
+        fault = self._faults[0]
+        if not self._due_since:
+            self._due_since = time.monotonic() + self._random.random() * 0.3  # anywhere within some commits
+            return
+        if fault.name == "broker":
+            assert self.broker is not None
+            self.broker.kill()
+            self.broker.start()
+        else:
+            process = self._victim(fault.name)
+            if process is None:
+                return
+            process.kill(fault.down_sec)
+            if self.alone:
+                self.load.open.clear()  # what it lost will not be decided any more
+        self.kills[fault.name] += 1
+        self._faults.popleft()
+        self._due_since = 0.0
+
+    def _victim(self, name: str) -> Process | None:
+        found = [each for each in self.processes if each.name == name and not each.killed]
+        found = [each for each in found if name != "gate" or self._productive(each)]
+        turn = self.kills[name] % 2
+        return found[turn % len(found)] if found else None
+
+    def _stuck(self) -> str:
+        permitted = sum(self.load.submitted.values())
+        said = [f"decided {self.decided} of {len(self.load.submitted)}, closed {self.closed} of {permitted}"]
+        said += [f"kills {dict(self.kills)}, still to come {len(self._faults)}, ended {self.ended[-5:]}"]
+        for process in self.processes:
+            said += [f"{process.label}:", *last_lines(process.log, 4)]
+        return "\n".join(said)
+
+    def effects_dir(self) -> Path:
+        """Where the workers' effects stand."""
+        return effects_dir(self.settings)

@@ -1,0 +1,139 @@
+"""The crash test on the real broker: processes killed under load, and a log that must read as if nothing happened."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from crash_findings import Findings, effects_of, findings
+from crash_world import FAST, World, plan, prepared
+from fixtures_kafka import RunningBroker
+
+from sluicegate.cli.log_reading import read_log
+from sluicegate.cli.verify import verify_live
+from sluicegate.processors.verify import Report
+from sluicegate.streams.settings import Settings
+
+AWAY_SEC: Final = 8.0
+"""Longer than a member's session, so that its partitions move."""
+HERE: Final = Path(__file__).parent
+FIGURES: Final = "figures.json"
+
+SharedTenant = Callable[[str], Settings]
+
+
+@pytest.fixture
+def shared(broker: RunningBroker, kafka_dir: Path, tmp_path: Path) -> SharedTenant:
+    """Settings of a tenant with a run folder of its own on the run's broker."""
+
+    def make(tenant: str) -> Settings:
+        return Settings(
+            tenant=tenant,
+            run_dir=tmp_path / "run",
+            bootstrap=broker.bootstrap,
+            logins_file=kafka_dir / "logins.json",
+            **FAST,
+        )
+
+    return make
+
+
+def found_in(world: World, tmp_path: Path) -> tuple[Findings, Report, list[str]]:
+    """What the log says, read committed: the promises, our own verification, and the checker that is not ours."""
+    copy = tmp_path / "copy.jsonl"
+    report = verify_live(world.settings, copy)
+    effects = effects_of(world.effects_dir())
+    log = read_log(world.settings)
+    found = findings(log.records, world.load.submitted, effects, to_the_end=not world.alone)
+    said = subprocess.run(
+        [sys.executable, HERE / "second_checker.py", copy], capture_output=True, text=True, check=False
+    )
+    return found, report, [fault["message"] for fault in json.loads(said.stdout)["faults"]]
+
+
+def assert_unharmed(world: World, tmp_path: Path, took_sec: float) -> dict[str, Any]:
+    """Hold the log against everything that is promised; the figures."""
+    began = time.monotonic()
+    found, report, second = found_in(world, tmp_path)
+    figures: dict[str, Any] = {
+        "intents": len(world.load.submitted),
+        "kills": dict(world.kills),
+        "partitions_moved": world.moves,
+        "ended_by_themselves": world.ended,
+        "run_sec": round(took_sec, 1),
+        "check_sec": round(time.monotonic() - began, 1),
+        "records": report.records,
+        "recomputed": report.recomputed,
+        "not_answered_yet": report.pending,
+        "events": found.counts,
+        "faults": report.faults_count,
+        "second_checker_faults": len(second),
+    }
+    (tmp_path / FIGURES).write_text(json.dumps(figures, indent=1))
+    assert found.broken == {}
+    assert report.faults == []
+    assert second == []
+    assert world.moves > 0, "no partition ever moved between the gates"
+    return figures
+
+
+def test_no_crash_of_ours_loses_or_doubles_anything(shared: SharedTenant, tmp_path: Path) -> None:
+    """One decision, one grant, one start per attempt, one result, whatever is killed and whoever takes over."""
+    faults = plan(1_500, AWAY_SEC, gate=3, outputs=1, worker=2)
+    with World(prepared(shared("crash"), tmp_path / "policies"), 1_500, faults) as world:
+        took_sec = world.run(150)
+        world.end()
+        assert_unharmed(world, tmp_path, took_sec)
+        assert world.kills == {"gate": 3, "outputs": 1, "worker": 2}
+
+
+@pytest.mark.campaign
+def test_the_campaign_of_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The long form: 20,000 intents, and the broker is killed as well; its figures stand in the README."""
+    settings = Settings(run_dir=tmp_path / "run", **FAST)
+    faults = plan(20_000, AWAY_SEC, gate=14, outputs=4, worker=6, broker=2, watch=2)
+    with World(prepared(settings, tmp_path / "policies"), 20_000, faults) as world:
+        took_sec = world.run(1_200)
+        world.end()
+        figures = assert_unharmed(world, tmp_path, took_sec)
+        assert world.kills["gate"] >= 12
+        assert world.kills["broker"] == 2
+    with capsys.disabled():
+        sys.stdout.write(f"\n{json.dumps(figures, indent=1)}\n")
+
+
+def run_variant(settings: Settings, tmp_path: Path, variant: str) -> tuple[Findings, Report, list[str]]:
+    """The same load on one gate of another build, killed twice while it rests."""
+    with World(prepared(settings, tmp_path / "policies"), 600, plan(400, 0.3, gate=2), variant) as world:
+        world.run_alone()
+        assert world.kills == {"gate": 2}
+        world.end()
+        return found_in(world, tmp_path)
+
+
+def test_an_engine_that_runs_at_least_once_is_caught(shared: SharedTenant, tmp_path: Path) -> None:
+    """Outputs outside of transactions: the same kills double decisions and grants, and all three checks say so."""
+    found, report, second = run_variant(shared("crash-twice"), tmp_path, "at_least_once")
+    assert {"an intent was answered twice", "an intent has two decisions", "a grant is doubled"} <= found.names()
+    assert {"twice", "seq"} & {fault.kind for fault in report.faults}
+    assert "a second decision for one intent" in second
+
+
+def test_an_engine_that_commits_offsets_apart_is_caught(shared: SharedTenant, tmp_path: Path) -> None:
+    """Offsets before outputs: the same kills lose intents, and all checks that can know say so."""
+    found, report, _ = run_variant(shared("crash-lost"), tmp_path, "offsets_apart")
+    assert {"an intent has no decision", "an intent has no answer"} <= found.names()
+    assert "skipped" in {fault.kind for fault in report.faults}
+
+
+@pytest.mark.campaign
+def test_the_engine_is_unharmed_where_the_wrong_ones_are_caught(shared: SharedTenant, tmp_path: Path) -> None:
+    """The counter-proof: the engine as it is, killed at the very moments at which the others lose and double."""
+    found, report, second = run_variant(shared("crash-patient"), tmp_path, "patient")
+    assert (found.broken, report.faults, second) == ({}, [], [])
