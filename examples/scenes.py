@@ -66,7 +66,7 @@ def _ran(stage: Stage, pending: Pending, wanted: Any) -> None:
     stage.expect(f"the grant of `{job_id}`", Granted, lambda event: event.job_id == job_id)
     stage.expect(f"the start of `{job_id}`", Started, lambda event: event.job_id == job_id)
     stage.expect(f"the result of `{job_id}`", Result, lambda event: event.job_id == job_id and event.succeeded)
-    outcome = pending.result(10)
+    outcome = pending.result(stage.expect_sec)
     if isinstance(outcome, Handle) or outcome.value != wanted:
         stage.miss(f"the agent of `{job_id}` did not get {wanted}")
     else:
@@ -120,7 +120,12 @@ def _deploy(stage: Stage, agent: Agent, ken: Reviewer) -> str:
     _decided(stage, "deploy-web", "REQUIRE_APPROVAL")
     request_id = _request(stage, "deploy-web")
     if request_id:
-        ken.approve(request_id, reason="the change window is open", constraints={"max_runtime_sec": 300})
+        ken.approve(
+            request_id,
+            reason="the change window is open",
+            constraints={"max_runtime_sec": 300},
+            timeout_sec=stage.expect_sec,
+        )
     stage.expect("ken's approval", VerdictAccepted, lambda event: event.request_id == request_id)
     stage.expect("the resolution", Resolution, lambda event: event.request_id == request_id)
     _ran(stage, pending, {"deployed": "1.4.2", "had_to_end_within_sec": 300})
@@ -133,9 +138,9 @@ def _delete(stage: Stage, agent: Agent, mei: Reviewer) -> str:
     _decided(stage, "delete-bucket", "REQUIRE_APPROVAL")
     request_id = _request(stage, "delete-bucket")
     if request_id:
-        mei.deny(request_id, reason="invoices are kept for ten years")
+        mei.deny(request_id, reason="invoices are kept for ten years", timeout_sec=stage.expect_sec)
     stage.expect("mei's denial", Closed, lambda event: event.job_id == "delete-bucket" and event.outcome == "denied")
-    outcome = pending.result(10)
+    outcome = pending.result(stage.expect_sec)
     if isinstance(outcome, Handle) or outcome.reason != "invoices are kept for ten years":
         stage.miss("the agent did not get the reason of the denial")
     else:

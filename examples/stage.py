@@ -31,7 +31,7 @@ class Stage:
         self._tail = Tail(settings, "auditor", topics, group="auditor", start="beginning")
         self._seen: list[tuple[Record, Any]] = []
         self.missed: list[str] = []
-        self._expect_sec = expect_sec
+        self.expect_sec = expect_sec
         self.began = time.monotonic()
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class Stage:
 
     def expect(self, what: str, cls: type[T], fits: Callable[[T], bool], *, longer_sec: float = 0) -> T | None:
         """Wait until such an event stands in the log, and print it from there; None, and a failed demo, if not."""
-        deadline = time.monotonic() + self._expect_sec + longer_sec
+        deadline = time.monotonic() + self.expect_sec + longer_sec
         checked = 0
         while True:
             for record, event in self._seen[checked:]:

@@ -9,7 +9,7 @@ statement, `INTO OUTFILE` or a `FORMAT` is a syntax error; and the connection is
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -105,24 +105,20 @@ def _is_never(name: str) -> bool:
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
-    """What an engine has: functions allowed by name (lower case), aggregates among them, combinators, databases."""
+    """What an engine has: functions allowed by name (lower case), aggregates among them, combinators."""
 
     functions: frozenset[str]
     aggregates: frozenset[str]
     combinators: tuple[str, ...]
-    databases: frozenset[str]
 
     @classmethod
-    def of(
-        cls, functions: Iterable[tuple[str, bool]], combinators: Iterable[str], databases: Iterable[str]
-    ) -> Vocabulary:
-        """Made from the rows of the three statements above."""
+    def of(cls, functions: Iterable[tuple[str, bool]], combinators: Iterable[str]) -> Vocabulary:
+        """Made from the rows of the first two statements above."""
         rows = [(name, is_aggregate) for name, is_aggregate in functions if not _is_never(name)]
         return cls(
             frozenset(name for name, _ in rows) | _ALSO,
             frozenset(name for name, is_aggregate in rows if is_aggregate),
             tuple(combinators),
-            frozenset(name.lower() for name in databases),
         )
 
     def allows(self, function: str) -> bool:
@@ -192,9 +188,12 @@ def _unknown_sign(sign: str) -> str:
     return f"`{sign}` cannot stand in a query outside quotes; take it out"
 
 
-def check_tree(tree: Collection[str], vocabulary: Vocabulary, database: str) -> None:
-    """Check each node of the engine's own syntax tree. Raises BadInput, naming what is not allowed."""
-    others = vocabulary.databases - {database.lower()}
+def check_tree(tree: Iterable[str], vocabulary: Vocabulary, database: str, databases: Iterable[str]) -> None:
+    """Check each node of the engine's own syntax tree. Raises BadInput, naming what is not allowed.
+
+    ``databases`` are all that the engine has now; only ``database`` may be named.
+    """
+    others = {name.lower() for name in databases} - {database.lower()}
     path: list[str] = []
     for line in tree:
         depth = len(line) - len(line.lstrip(" "))

@@ -70,7 +70,6 @@ class Audit:
         self._vocabulary = Vocabulary.of(
             [(str(name), bool(is_aggregate)) for name, is_aggregate in room.ask_engine(FUNCTIONS_SQL)],
             [str(row[0]) for row in room.ask_engine(COMBINATORS_SQL)],
-            [str(row[0]) for row in room.ask_engine(DATABASES_SQL)],
         )
 
     def query(self, sql: str) -> Answer:
@@ -88,7 +87,8 @@ class Audit:
         sql = check_text(sql)
         whole = wrapped(sql, QUERY_ROWS_MAX)
         try:
-            check_tree(self._room.explain_ast(whole), self._vocabulary, self._room.database)
+            databases = [str(row[0]) for row in self._room.ask_engine(DATABASES_SQL)]
+            check_tree(self._room.explain_ast(whole), self._vocabulary, self._room.database, databases)
             return self._room.read(whole)
         except QueryFailed as error:
             raise BadInput(f"the query failed: {error}") from None

@@ -253,6 +253,7 @@ class Verifier:
         for cause, group in groups:
             if cause in answered:
                 self._fault("twice", _place(group[0][0]), f"input {cause} is answered twice")
+                continue  # recomputed once is enough: a second time would only find what follows from this
             answered.add(cause)
             self._replay(step, store, cause, group)
 

@@ -21,10 +21,6 @@ LOGGER.addHandler(logging.NullHandler())  # librdkafka's own lines are for whoev
 
 BROKER_WAIT_SEC_MAX: Final = 30.0
 _TRY_SEC: Final = 0.5
-BROKEN_CONNECTION: Final = frozenset(
-    (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE)
-)
-"""Reports after which a request may have been sent twice."""
 LOGIN_ERRORS: Final = frozenset((KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED))
 
 
@@ -53,3 +49,22 @@ def await_broker(connection: Mapping[str, str], wait_sec: float = BROKER_WAIT_SE
 def login_message(connection: Mapping[str, str]) -> str:
     """The text of a LoginRefused for this connection; never the password."""
     return f"the broker refused the login `{connection.get('sasl.username', '')}`; check its password in the run folder"
+
+
+class LossLog:
+    """Takes librdkafka's log lines of one client, passes them on, and notices when a connection was lost.
+
+    After a loss a request may have been sent twice, the first one still on its way: librdkafka tries again by itself,
+    reports nothing to its ``error_cb``, and only says so here. Lines arrive when the client is polled. Of equal losses
+    within half a minute only the first is told, so a loss counts for good and not only for the call it fell into;
+    a connection that the broker closed because it was idle is no loss.
+    """
+
+    def __init__(self, passed_to: logging.Logger) -> None:
+        self._passed_to = passed_to
+        self.lost = False
+
+    def log(self, level: int, form: str, facility: str, client: str, text: str) -> None:
+        """What librdkafka calls; `FAIL` is its word for the end of a connection."""
+        self.lost = self.lost or (facility == "FAIL" and level >= logging.INFO)
+        self._passed_to.log(level, form, facility, client, text)

@@ -13,8 +13,8 @@ UNREADABLE_HEADERS: Final[Headers] = (("unreadable-headers", b""),)
 """Stands for headers of which a name is not UTF-8: any writer can produce them, and no reader may fall over them."""
 _QUEUE_FULL_WAIT_SEC: Final = 0.1
 _headers: Final = methodcaller("headers")
-"""For a header name that is not UTF-8 confluent-kafka returns a broken tuple *and* sets an exception. Called directly,
-the interpreter may not notice and walk into the tuple, which ends the process; called this way it raises SystemError."""
+"""For a header name that is not UTF-8 confluent-kafka returns a broken tuple *and* sets an exception. After a direct
+call the interpreter may walk into the tuple, which ends the process; called this way it notices and raises SystemError."""
 
 
 def record_of(name: str, message: Message) -> Record:

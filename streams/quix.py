@@ -26,11 +26,12 @@ built. The switch is private to Quix: its version is pinned and a conformance te
 
 *Indeterminate commits.* librdkafka has no client half of KIP-890. An EndTxn request that was delayed on its way may
 reach the broker when the same producer, in the same epoch, has already begun its next transaction, and commit half
-of it. Therefore a producer whose commit did not get a clean answer is never used again: no answer within
-``transaction.timeout.ms`` (shorter than librdkafka's own request time-out, so it never sent a second request), or a
-connection that broke while the commit was under way, ends the process even when the commit succeeded. The next
-process takes the same transactional id; ``init_transactions`` raises the epoch, which finishes what was open and
-fences whatever is still on its way.
+of it. Two ways lead there. A request that gets no answer: a commit that takes longer than ``transaction.timeout.ms``
+(less than librdkafka's request time-out, so it sent no second one) ends the process. And a connection that breaks:
+librdkafka then sends the request again, succeeds, and tells nobody but its log; so the log is listened to
+(`sluicegate.streams.connection.LossLog`), and a producer that ever lost a connection ends the process after its
+transaction. The next process takes the same transactional id; ``init_transactions`` raises the epoch, which finishes
+what was open and fences whatever is still on its way.
 
 *Identity.* The transactional id is stable per instance, so that a restart finishes its predecessor's transaction at
 once instead of leaving readers to wait for the time-out, and so that an ACL can name it. The member id is static, so
@@ -136,7 +137,7 @@ class QuixEngine(Generic[C]):
                 raise IndeterminateCommit(
                     f"the producer of `{self._config.member}` ended ({said}); begin anew"
                 ) from exc
-            raise reason
+            raise reason from None
         finally:
             self._status = msgspec.structs.replace(self._status, ready=False)
         if self._ended_by is not None:

@@ -19,7 +19,7 @@ from quixstreams.kafka import ConnectionConfig
 from quixstreams.kafka import Producer as QuixProducer
 
 from sluicegate.schemas.errors import IndeterminateCommit
-from sluicegate.streams.connection import BROKEN_CONNECTION
+from sluicegate.streams.connection import LossLog
 from sluicegate.streams.engine import Out
 from sluicegate.streams.messages import produce_out
 from sluicegate.streams.topics import DEFAULT_TENANT, FOR_EVER, LETTER_BYTES_MAX, Application, physical, spec_of
@@ -76,25 +76,23 @@ class _Producer(QuixProducer):
     def __init__(self, app: StepApplication, wait_sec: float) -> None:
         self._app = app
         self._wait_sec = wait_sec
-        self._disturbed = False
+        self._losses = LossLog(log)
         self._dead = False
         super().__init__(
             broker_address=app.config.broker_address,
+            logger=self._losses,  # type: ignore[arg-type]  # librdkafka needs no more of a logger than its `log`
             extra_config=app.config.producer_extra_config,
             flush_timeout=app.config.flush_timeout,
             transactional=True,
-            error_callback=self._observe,
+            error_callback=app.report,
         )
 
-    def _observe(self, error: KafkaError) -> None:
-        self._disturbed = self._disturbed or error.code() in BROKEN_CONNECTION
-        self._app.report(error)
-
-    def send_offsets_to_transaction(self, *arguments: Any) -> None:
-        """The first request of a commit; from here on a broken connection may mean a request sent twice."""
-        self.poll(0)
-        self._disturbed = False
-        super().send_offsets_to_transaction(*arguments)
+    def begin_transaction(self) -> None:
+        begun = self.instantiated
+        super().begin_transaction()
+        if not begun:  # what was lost while connecting, say to an address that nobody serves, is no loss
+            self.poll(0)
+            self._losses.lost = False
 
     def commit_transaction(self, timeout: float | None = None) -> None:
         try:
@@ -105,12 +103,15 @@ class _Producer(QuixProducer):
         except BaseException:
             self._dead = True
             raise
-        self.poll(0)
-        if self._disturbed:
-            self._dead = True
-            raise IndeterminateCommit("the connection broke during a commit; it is committed, begin anew")
+        self._end_if_lost()
         self._app.commits.count += 1
         self._app.commits.last_at_ms = time.time_ns() // 1_000_000
+
+    def _end_if_lost(self) -> None:
+        self.poll(0)
+        if self._losses.lost:
+            self._dead = True
+            raise IndeterminateCommit("a connection was lost, and what is committed stands; begin anew")
 
     def poll(self, timeout: float = 0) -> Any:
         """Serves callbacks; raises a fatal error, of which a dead producer has nothing new to tell."""
@@ -127,6 +128,9 @@ class _Producer(QuixProducer):
             if not self._app.failed:
                 raise
             log.warning("the open transaction was not aborted (%s); the next process does it", exc.args[0].str())
+            return
+        if not self._app.failed:
+            self._end_if_lost()
 
 
 def _split(connection: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,7 +1,8 @@
 """One Kafka transaction at a time over {records, consumed offsets}, for clients that run no engine.
 
-The same rule as in `sluicegate.streams.quix` holds: a producer whose commit did not get a clean answer is never used
-again. A worker that starts a job commits its start here first and runs the job only after `Transactor.commit` returned.
+The same rule as in `sluicegate.streams.quix` holds: a producer that lost a connection, or whose commit did not get a
+clean answer, is never used again; here another one takes its place, unless the outcome is unknown. A worker that
+starts a job commits its start here first and runs the job only after `Transactor.commit` returned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from sluicegate.schemas.errors import IndeterminateCommit, LoginRefused, SluicegateError
-from sluicegate.streams.connection import BROKEN_CONNECTION, LOGGER, LOGIN_ERRORS, await_broker, login_message
+from sluicegate.streams.connection import LOGGER, LOGIN_ERRORS, LossLog, await_broker, login_message
 from sluicegate.streams.engine import Out, check_out
 from sluicegate.streams.kafka import NotPermitted, error_for
 from sluicegate.streams.topics import DEFAULT_TENANT, MESSAGE_BYTES_MAX, physical
@@ -39,7 +40,8 @@ class Written(msgspec.Struct, frozen=True):
 class Transactor:
     """A transactional producer under a stable id; not for use from several threads at once.
 
-    Making one fences any other with the same id and finishes what that one had left open.
+    Making one fences any other with the same id and finishes what that one had left open. A lost connection costs it
+    no more than a new producer, made when the next commit is asked for.
     """
 
     def __init__(
@@ -55,26 +57,34 @@ class Transactor:
         self._connection = connection
         self._tenant = tenant
         self._id = transactional_id
-        self._disturbed = False
+        self._timeout_ms = transaction_timeout_ms
         self._undelivered: KafkaError | None = None
         self._ended: SluicegateError | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Takes a new producer under the same id: the broker fences the old one and whatever it has on its way."""
+        self._losses = LossLog(LOGGER)
         self._producer = Producer(
             {
-                **connection,
-                "client.id": transactional_id,
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": transaction_timeout_ms,
+                **self._connection,
+                "client.id": self._id,
+                "transactional.id": self._id,
+                "transaction.timeout.ms": self._timeout_ms,
                 "partitioner": "murmur2_random",
                 "retry.backoff.ms": 5,
                 "message.max.bytes": MESSAGE_BYTES_MAX,
                 "error_cb": self._observe,
             },
-            logger=LOGGER,
+            logger=self._losses,
         )
         try:
             self._producer.init_transactions(START_SEC_MAX)
         except KafkaException as exc:
-            raise IndeterminateCommit(f"`{transactional_id}` cannot begin: {exc.args[0].str()}") from exc
+            self._ended = IndeterminateCommit(f"`{self._id}` cannot begin: {exc.args[0].str()}; begin anew")
+            raise self._ended from exc
+        self._producer.poll(0)
+        self._losses.lost = False
 
     def close(self) -> None:
         """Give the connection up; nothing may be committed afterwards."""
@@ -100,8 +110,10 @@ class Transactor:
         for out in outs:
             check_out(out)
         written: list[Written | None] = [None] * len(outs)
+        self._undelivered = None
         self._producer.poll(0)
-        self._disturbed, self._undelivered = False, None
+        if self._losses.lost:
+            self._begin_anew()
         try:
             self._producer.begin_transaction()
             for at, out in enumerate(outs):
@@ -143,13 +155,6 @@ class Transactor:
                 self._abort(exc.args[0])
             self._ended = IndeterminateCommit(f"a commit of `{self._id}` was not confirmed: {exc.args[0].str()}")
             raise self._ended from exc
-        self._look_back()
-
-    def _look_back(self) -> None:
-        """What was just ended stands, but a request sent twice may be on its way: then the next call is refused."""
-        self._producer.poll(0)
-        if self._disturbed and self._ended is None:
-            self._ended = IndeterminateCommit(f"the connection of `{self._id}` broke during its last call; begin anew")
 
     def _abort(self, error: KafkaError) -> None:
         """Always raises: NothingWritten or NotPermitted after a clean abort, else IndeterminateCommit."""
@@ -158,13 +163,11 @@ class Transactor:
         except KafkaException as exc:
             self._ended = IndeterminateCommit(f"`{self._id}` must end: {error.str()}; {exc.args[0].str()}")
             raise self._ended from exc
-        self._look_back()
         refused = error_for(self._undelivered or error, self._id, "write what it was told to")
         if isinstance(refused, NotPermitted):
             raise refused
         raise NothingWritten(f"the transaction of `{self._id}` was aborted: {error.str()}; try again")
 
     def _observe(self, error: KafkaError) -> None:
-        self._disturbed = self._disturbed or error.code() in BROKEN_CONNECTION
         if error.code() in LOGIN_ERRORS:
             self._ended = LoginRefused(login_message(self._connection))

@@ -25,7 +25,7 @@ class _NoText(str):
 
 
 async def _main() -> None:
-    from aiokafka import AIOKafkaProducer
+    from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # published without types
 
     told = json.loads(sys.stdin.read())
     login = told["connection"]

@@ -1,6 +1,7 @@
 """A process of its own that runs the counting step on Quix, for tests that kill, stop or starve it.
 
-Reads the `EngineConfig` as one line of JSON, since it holds a password. Prints a line when it is ready, and what ended it.
+Reads the `EngineConfig` as one line of JSON, since it holds a password. Prints a line when it is ready, and what ended
+it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LOOK_SEC = 0.02
 def main() -> int:
     """Runs until a signal (0) or an error (1)."""
     logging.basicConfig(level=logging.WARNING)
-    config = msgspec.json.decode(sys.stdin.readline(), type=EngineConfig, dec_hook=lambda kind, found: Path(found))
+    config = msgspec.json.decode(sys.stdin.readline(), type=EngineConfig, dec_hook=lambda _, found: Path(found))
     engine = QuixEngine(config, counting_step, NoControl())
     looking = threading.Event()
 

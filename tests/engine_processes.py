@@ -81,6 +81,8 @@ class Proxy:
         self.holding = threading.Event()
         self.passed = threading.Event()
         self._released = threading.Event()
+        self._flows = threading.Event()
+        self._flows.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def hold_next(self, api_key: int, *, cut: bool = False) -> None:
@@ -93,7 +95,16 @@ class Proxy:
         self._released.set()
         assert self.passed.wait(WAIT_SEC_MAX)
 
+    def freeze(self) -> None:
+        """Nothing gets to the broker any more, no connection ends."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Everything flows again, what waited first."""
+        self._flows.set()
+
     def close(self) -> None:
+        self._flows.set()
         self._released.set()
         self._listener.close()
 
@@ -115,6 +126,7 @@ class Proxy:
                         client.shutdown(socket.SHUT_RDWR)
                     self.holding.set()
                     self._released.wait()
+                self._flows.wait()
                 broker.sendall(frame)
         # A held request outlives its client: the broker's side closes only after it has answered.
         with contextlib.suppress(OSError):

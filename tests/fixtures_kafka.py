@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -45,8 +45,9 @@ class TenantFactory(Protocol):
 class _Container:
     """Kafka's image with our properties."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, logs: Callable[[], tuple[bytes, bytes]]) -> None:
         self.bootstrap = bootstrap
+        self.logs = logs
 
 
 def docker_answers() -> bool:
@@ -114,7 +115,7 @@ def _in_docker(run_dir: Path, passwords: dict[str, str]) -> Iterator[RunningBrok
     )
     with container:
         write_private(folder / "endpoint", f"{HOST}:{port}".encode())
-        yield _Container(f"{HOST}:{port}")
+        yield _Container(f"{HOST}:{port}", container.get_logs)
 
 
 @pytest.fixture(scope="session")
@@ -140,3 +141,12 @@ def tenant(broker: RunningBroker, kafka_dir: Path) -> TenantFactory:
 def extra_login(settings: Settings, user: str) -> None:
     """A login without any right, for tests of what nobody may do."""
     ensure_users(settings, [user])
+
+
+def authorizer_log(broker: RunningBroker) -> str:
+    """What the broker has said so far; each refusal by an access list is a line of it."""
+    if isinstance(broker, EmbeddedBroker):
+        return broker.log_path.read_text(errors="replace")
+    assert isinstance(broker, _Container)
+    out, err = broker.logs()
+    return f"{out.decode(errors='replace')}\n{err.decode(errors='replace')}"

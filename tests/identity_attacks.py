@@ -106,9 +106,7 @@ def on_intents(world: World) -> None:
     """`job.intents`, by an agent's own login."""
     settings, login, topic = world.settings, "agent.deployer", "job.intents"
     deployer, researcher = agent_signer(settings, "deployer"), agent_signer(settings, "researcher")
-    matrix = Signed(world, login, topic, deployer, lambda code: refused("gate", code, subject="intent"), single=False)
-    # Refused for its place, before anybody looks what it is.
-    matrix.refusal = lambda code: refused("gate", code)
+    matrix = Signed(world, login, topic, deployer, lambda code: refused("gate", code), single=False)
     matrix.publish(lambda n: ("deployer", intent(settings, "deployer", f"attack-{n}", "job.crm.read")))
     asks = intent(settings, "deployer", "attack-as-another", "job.crm.read")
     matrix.attack("forged", "in another's name", world.signed(researcher, topic, "deployer", asks), "agent_mismatch")
@@ -206,12 +204,10 @@ def on_incidents(world: World) -> None:
     world.attack(login, topic, "garbage", "no event", ("deployer", GARBAGE, ()), *buried("gate"))
 
 
-def on_starts_and_outputs(world: World) -> None:
-    """`job.starts` and `job.outputs`, by a worker's login: who may write them is trusted only as far as the grants go."""
-    login, starts, outputs = "worker.deploy", "job.starts", "job.outputs"
+def _by_hand(world: World) -> tuple[Started, Output]:
+    """What an honest worker of pool `deploy` would write about the job that a person approved."""
     (grant,) = world.events("Grant", job_id="deploy")
     ids = {"job_id": "deploy", "agent_id": "deployer", "grant_id": grant.grant_id, "attempt": 1, "worker_id": "hand"}
-    start = Started(**ids, pool="deploy", job_hash=grant.job_hash, granted_seq=grant.granted_seq)
     content = b'{"deployed":true}'
     output = Output(
         **ids,
@@ -220,6 +216,13 @@ def on_starts_and_outputs(world: World) -> None:
         output_hash=hashlib.sha256(content).hexdigest(),
         output_size_bytes=len(content),
     )
+    return Started(**ids, pool="deploy", job_hash=grant.job_hash, granted_seq=grant.granted_seq), output
+
+
+def on_starts_and_outputs(world: World) -> None:
+    """`job.starts` and `job.outputs`, by a worker's login: who may write them is trusted as far as the grants go."""
+    login, starts, outputs = "worker.deploy", "job.starts", "job.outputs"
+    start, output = _by_hand(world)
     changed = msgspec.structs.replace
 
     def attack(topic: str, kind: str, what: str, event: Event, code: str, key: str = "deployer", **more: Any) -> None:
@@ -236,7 +239,7 @@ def on_starts_and_outputs(world: World) -> None:
     attack(starts, "forged", "another job's hash", changed(start, job_hash="0" * 64), "grant_altered")
     attack(starts, "misrouted", "an output among the starts", output, "wrong_topic")
     attack(outputs, "misrouted", "a start among the outputs", start, "wrong_topic")
-    # Whether its grant is only late is known after a while: then the timer is the cause.
+    # An output names no place in the gate's journal: that there is no grant is known after a while, from a timer.
     never = refused("outputs", "no_grant", job_id="nobody-asked-either", subject="output")._replace(caused=False)
     record = world.plain("deployer", changed(output, job_id="nobody-asked-either"))
     world.attack(login, outputs, "forged", "no grant", record, never)
@@ -245,31 +248,10 @@ def on_starts_and_outputs(world: World) -> None:
     world.attack(login, starts, "replayed", "the same bytes", honest, refused("outputs", "already_started"))
 
 
-def after_the_start(world: World) -> None:
-    """What can only be tried once the start stands: the two topics have no common order."""
+def on_outputs_of_the_start(world: World) -> None:
+    """What is tried once the start stands, since the two topics have no common order."""
     login, topic = "worker.deploy", "job.outputs"
-    (sound,) = [
-        event
-        for record, event in world.records("Output", job_id="deploy", attempt=1)
-        if record.key == b"deployer" and record.partition != world.wrong_partition("deployer")
-        if event.grant_id != "grant-made-up"
-    ] or [None]
-    assert sound is None, "the honest output comes last"
-    (start,) = {event.grant_id for event in world.events("Started", job_id="deploy", attempt=1, worker_id="hand")} - {
-        "grant-made-up"
-    }
-    content = b'{"deployed":true}'
-    output = Output(
-        job_id="deploy",
-        agent_id="deployer",
-        grant_id=start,
-        attempt=1,
-        worker_id="hand",
-        succeeded=True,
-        output=seal(content, bytes(SALT_BYTES)),
-        output_hash=hashlib.sha256(content).hexdigest(),
-        output_size_bytes=len(content),
-    )
+    _, output = _by_hand(world)
     lying = world.plain("deployer", msgspec.structs.replace(output, output_hash="0" * 64))
     world.attack(login, topic, "forged", "another output's hash", lying, refused("outputs", "hash_mismatch"))
     other = world.plain("deployer", msgspec.structs.replace(output, worker_id="other"))
@@ -308,7 +290,8 @@ def on_grants(world: World) -> None:
             "granted_seq": 1,
             **more,
         }
-        return changed(grant, **values)
+        made: Grant = changed(grant, **values)
+        return made
 
     attack("misrouted", "another job's key", made_up("odd-key"), "grant_misrouted", key="another-job")
     attack("misrouted", "another pool's", made_up("odd-pool", pool="deploy"), "grant_misrouted")
@@ -333,8 +316,8 @@ def _journal(number: int) -> dict[str, Any]:
 
 
 def on_journals(world: World) -> None:
-    """The services' topics, by the admin: whoever reads them is not moved where it can know better; verify names all."""
-    terms = {"agent_id": "nobody", "grant_id": "grant-nobody", "attempt": 1}
+    """The services' topics, by the admin: who reads them is not moved where it can know better; verify names all."""
+    terms: dict[str, Any] = {"agent_id": "nobody", "grant_id": "grant-nobody", "attempt": 1}
     granted = Granted(
         **_journal(1),
         **terms,
@@ -354,7 +337,7 @@ def on_journals(world: World) -> None:
         ("job.results", "gate", ended, not_live),
     ):
         # The gate's word is law to outputs; only verify knows that the gate did not say it.
-        world.attack("admin", topic, "forged", "made up", world.plain("nobody", event), sign, VERIFY)
+        world.attack("admin", topic, "forged", "made up", world.plain(f"nobody-of-{party}", event), sign, VERIFY)
         wrong, record = world.wrong_partition("nobody-b"), world.plain("nobody-b", event)
         signs = (refused(party, "misrouted"), VERIFY)
         world.attack("admin", topic, "misrouted", "wrong partition", record, *signs, partition=wrong)

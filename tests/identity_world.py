@@ -150,7 +150,7 @@ class World:
         for user, producer in self._producers.items():
             assert producer.flush(WAIT_SEC) == 0, user
 
-    def attack(  # noqa: PLR0913  # an attack is a whole record and what it is for
+    def attack(
         self,
         user: str,
         topic: str,

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,59 +13,19 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 from fixtures_kafka import RunningBroker
+from fixtures_up import Tenant, running_up
 
-from sluicegate.cli.configuration import shipped_policies
 from sluicegate.cli.main import run
 from sluicegate.streams.kafka import Publisher
-from sluicegate.streams.settings import Settings
 
 TENANT = "cli"
-
-
-class Tenant(NamedTuple):
-    """A tenant that `sluicegate up` runs: what it said when it was ready, and how one reaches it."""
-
-    process: subprocess.Popen[str]
-    ready: dict[str, Any]
-    environment: dict[str, str]
-    policies: Path
-
-    def settings(self) -> Settings:
-        """The settings of this tenant."""
-        found = {name.removeprefix("SLUICEGATE_").lower(): value for name, value in self.environment.items()}
-        return Settings(**found)
 
 
 @pytest.fixture(scope="module")
 def up(broker: RunningBroker, kafka_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenant]:
     """`sluicegate up --json` on a Kafka that is not ours to start, with a copy of the shipped policies."""
-    folder = tmp_path_factory.mktemp("up")
-    policies = folder / "policies"
-    shutil.copytree(shipped_policies(), policies)
-    environment = {
-        "SLUICEGATE_TENANT": TENANT,
-        "SLUICEGATE_RUN_DIR": str(folder / "run"),
-        "SLUICEGATE_POLICIES": str(policies),
-        "SLUICEGATE_BOOTSTRAP": broker.bootstrap,
-        "SLUICEGATE_LOGINS_FILE": str(kafka_dir / "logins.json"),
-        "SLUICEGATE_CONTROL_AGE_MS_MAX": "2000",
-        "SLUICEGATE_REQUEST_TIMEOUT_SEC": "600",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sluicegate.cli.main", "up", "--json"],
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, "`up` ended before it was ready; its errors stand above"
-    yield Tenant(process, json.loads(line), environment, policies)
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    process.stdout.close()
+    with running_up(broker, kafka_dir, tmp_path_factory.mktemp("up"), TENANT) as tenant:
+        yield tenant
 
 
 class Said(NamedTuple):

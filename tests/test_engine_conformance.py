@@ -212,12 +212,12 @@ def test_instances_share_the_work_and_take_over_from_each_other(world: World) ->
 def test_an_output_above_its_limit_is_refused_before_it_is_produced(world: World, size: int) -> None:
     """The engine ends instead of handing the broker what it would refuse after the fact."""
     world.produce(REQUESTS, b"key", b"value")
-    world.start(lambda store, record, control: [Out(EVENTS, b"", b"x" * size)])
+    world.start(lambda *_: [Out(EVENTS, b"", b"x" * size)])
     assert isinstance(world.failure(), RecordTooLarge)
 
 
 def test_outputs_and_state_at_their_limits_fit(world: World) -> None:
-    """The limits are those that the broker takes: the largest output and the largest entry are written and recovered."""
+    """The limits are those that the broker takes: the largest output and entry are written, and recovered."""
 
     def step(store: Store, record: Record, control: object) -> Sequence[Out]:
         known = store.get("large")
@@ -250,5 +250,5 @@ def test_an_entry_above_its_limit_is_refused(world: World) -> None:
 def test_an_application_writes_only_where_the_topic_table_lets_it(world: World) -> None:
     """A step that writes a grant from the desk ends its process."""
     world.produce(REQUESTS, b"key", b"value")
-    world.start(lambda store, record, control: [Out("job.grants.default", b"key", b"grant")])
+    world.start(lambda *_: [Out("job.grants.default", b"key", b"grant")])
     assert isinstance(world.failure(), InvariantBroken)

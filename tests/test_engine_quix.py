@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from engine_processes import END_TXN, EngineProcess, Proxy
 from engine_poison import produce_poison
+from engine_processes import END_TXN, EngineProcess, Proxy
 from engine_worlds import (
     DESK,
     EVENTS,
@@ -42,7 +43,7 @@ def begin(kafka_site: KafkaSite) -> Iterator[Begin]:
     """Begins processes, and ends at the test's end what it left."""
     begun: list[EngineProcess] = []
 
-    def make(instance: str = "0", **changes: object) -> EngineProcess:
+    def make(instance: str = "0", **changes: Any) -> EngineProcess:
         process = EngineProcess(kafka_site.config(instance=instance, **changes))
         begun.append(process)
         return process
@@ -113,9 +114,7 @@ def test_a_suspended_process_that_wakes_spoils_nothing(kafka_site: KafkaSite, be
 def test_a_delayed_end_of_a_transaction_ends_nothing_else(
     kafka_site: KafkaSite, begin: Begin, proxy: Proxy, cut: bool
 ) -> None:
-    """A commit without a clean answer ends the process, also where a second try succeeded; its successor has the same
-    id, and the late request finds it fenced.
-    """
+    """A commit without a clean answer ends the process, also where a second try succeeded; the late one is fenced."""
     through = {**kafka_site.connection("desk"), "bootstrap.servers": proxy.address}
     first = begin(connection=through, transaction_timeout_ms=3_000)
     assert first.said() == "ready"
