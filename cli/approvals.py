@@ -80,7 +80,7 @@ def _say_request(out: Output, found: Request) -> None:
     lines: list[tuple[str, str]] = [
         ("request", f"{found.request_id} ({found.kind}), queue {found.queue}"),
         ("state", "open" if found.outcome is None else f"{found.outcome}{f' by {found.by}' if found.by else ''}"),
-        ("agent", f"{found.agent_id} {found.agent_version}, owned by {found.agent_owner or 'nobody'}"),
+        ("agent", f"{found.agent_id} {found.agent_version}".rstrip() + f", owned by {found.agent_owner or 'nobody'}"),
         ("job", f"{found.job_id}, attempt {found.attempt}"),
         ("wants", f"{found.topic} [{', '.join(found.risk_tags)}]"),
         ("because", f"{found.reason} ({', '.join(found.rules)})"),

@@ -181,11 +181,12 @@ def gate_members(settings: Settings) -> list[str]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    from sluicegate.streams.connection import LOGGER
     from sluicegate.streams.kafka import error_for
     from sluicegate.streams.logins import kafka_config
 
     group = physical(settings.tenant, "gate")
-    client = AdminClient(kafka_config(settings, OPERATOR))
+    client = AdminClient(kafka_config(settings, OPERATOR), logger=LOGGER)
     try:
         described = client.describe_consumer_groups([group], request_timeout=10)[group].result()
     except KafkaException as error:

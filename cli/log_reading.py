@@ -10,6 +10,7 @@ import msgspec
 
 from sluicegate.cli.configuration import READER
 from sluicegate.schemas.errors import Unavailable
+from sluicegate.streams.connection import LOGGER
 from sluicegate.streams.engine import Record
 from sluicegate.streams.kafka import METADATA_TIMEOUT_SEC, BrokerErrors, Tail, error_for, plain_consumer
 from sluicegate.streams.topics import BY_NAME, logical, physical, spec_of
@@ -95,7 +96,7 @@ def spans(settings: Settings, places: Iterable[Place], user: str = READER) -> tu
 
     from sluicegate.streams.logins import kafka_config
 
-    client = AdminClient(kafka_config(settings, user))
+    client = AdminClient(kafka_config(settings, user), logger=LOGGER)
     wanted = {place: TopicPartition(physical(settings.tenant, place[0]), place[1]) for place in places}
     found = []
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,7 +53,7 @@ def tail(
         bool, typer.Option("--from-beginning", help="Begin with the oldest record kept.")
     ] = False,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or end at the ends.")
+        bool, typer.Option("--follow/--no-follow", help="Go on with what comes, or print all there is and end.")
     ] = True,
     everything: Annotated[bool, typer.Option("--all", help="Housekeeping too: timers, heartbeats, notes.")] = False,
     as_json: JsonOption = False,
@@ -68,7 +68,9 @@ def tail(
 
     codec = Codec(registry_for(found.registry_url))
     wanted = Filter(agent, queue, everything)
-    reader = Tail(found, READER, log_topics(found), group=READER, start="beginning" if from_beginning else "end")
+    # to end at the ends having begun there would always print nothing
+    start: Literal["beginning", "end"] = "beginning" if from_beginning or not follow else "end"
+    reader = Tail(found, READER, log_topics(found), group=READER, start=start)
     if out.on_terminal and follow:
         out.note("following the log; Ctrl-C ends")
     waiting: list[Record] = []

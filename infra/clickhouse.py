@@ -27,7 +27,8 @@ VIEWS: Final = {
 def ddl(database: str) -> tuple[str, ...]:
     """Every statement that makes the database ready, in order; each may be run again at any time."""
     statements = [f"CREATE DATABASE IF NOT EXISTS `{database}`", _events(database), *_log_tables(database)]
-    statements.extend(_typed(database, table) for table in tables().values())
+    for table in tables().values():
+        statements += [_typed(database, table), _newer_columns(database, table)]
     statements.extend(_views(database))
     return tuple(statements)
 
@@ -63,6 +64,14 @@ def _typed(database: str, table: Table) -> str:
         f"CREATE TABLE IF NOT EXISTS `{database}`.`{table.name}` (\n{body}\n) ENGINE = MergeTree\n"
         f"ORDER BY (log_topic, log_partition, log_offset)\nCOMMENT {_quoted(f'{table.event} events of {on}')}"
     )
+
+
+def _newer_columns(database: str, table: Table) -> str:
+    """For a table made by an earlier build: the columns of fields that its schema did not have then."""
+    added = ",\n".join(
+        f"    ADD COLUMN IF NOT EXISTS{_column(column.name, column.type, column.doc)[3:]}" for column in table.columns
+    )
+    return f"ALTER TABLE `{database}`.`{table.name}`\n{added}"
 
 
 def _log_tables(database: str) -> list[str]:

@@ -146,10 +146,9 @@ def on_intent(turn: Turn, intent: Intent) -> None:
     if fault is not None:
         _refuse_intent(turn, intent, *fault)
         return
-    job = Job(phase="held", job_hash=intent.job_hash)
+    job = Job(phase="held", job_hash=intent.job_hash, intent=turn.record.value)
     scope = _paused(turn, intent)
     if scope is not None:
-        job.intent = turn.codec.encode(intent)
         hold(turn, intent, job, scope)
         return
     judge(turn, intent, job)
@@ -271,14 +270,12 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) 
     if judgement.decision == "DENY":
         shut(turn, job, "denied")
     elif judgement.decision == "REQUIRE_APPROVAL" and open_rules:
-        job.intent = turn.codec.encode(intent)
         request_id = ask_people(
             turn, intent, job, kind="intent", rules=open_rules, reason=judgement.reason, ceiling=canonical(ceiling)
         )
     decision = decide(turn, intent, judgement, rules=rules, request_id=request_id, again_after=again_after)
     job.decision, job.decision_seq = decision.decision, decision.seq
     if request_id is None and judgement.decision != "DENY":
-        job.intent = turn.codec.encode(intent)
         job.constraints = canonical(ceiling)
         job.permitted = True
         grant(turn, intent, job)

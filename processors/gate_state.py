@@ -30,9 +30,10 @@ REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
 """How long a job id is remembered after its job ended: twice the staleness limit, so once means once."""
 DEFAULT_DESK: Final = "desk"
 DEFAULT_QUEUE: Final = "default"
+NO_CONSTRAINTS: Final = "{}"
 
 
-class GateCard(Card, kw_only=True):
+class GateCard(Card, kw_only=True, omit_defaults=True):
     """Bounded, one per agent. Counts are of now; ``minute`` is the minute since the epoch that is counted."""
 
     in_flight: int = 0
@@ -41,8 +42,8 @@ class GateCard(Card, kw_only=True):
     minute_intents: int = 0
 
 
-class Job(msgspec.Struct, kw_only=True):
-    """One job. ``intent`` is kept, encoded and sealed as it came, until the job is closed."""
+class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One job. ``intent`` is kept, the very bytes that came, until the job is closed."""
 
     phase: Literal["held", "asked", "granted", "closed"]
     job_hash: str
@@ -83,7 +84,7 @@ def save(turn: Turn, intent: Intent, job: Job) -> None:
 
 def canonical(constraints: dict[str, Any]) -> str:
     """Constraints as canonical JSON text."""
-    return msgspec.json.encode(constraints, order="sorted").decode()
+    return NO_CONSTRAINTS if not constraints else msgspec.json.encode(constraints, order="sorted").decode()
 
 
 def decide(

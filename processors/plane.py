@@ -9,6 +9,7 @@ processed becomes a dead letter in the same transaction and changes no state but
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -29,6 +30,7 @@ CARD: Final = "card"
 OUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 20_000
 """The largest value a step may write: the topic's limit less room for key, headers and batch overhead."""
 PASSED_ON: Final = ("traceparent", "tracestate")
+_VERSION: Final = ("ce_specversion", b"1.0")
 
 
 class Card(msgspec.Struct, kw_only=True):
@@ -40,6 +42,12 @@ class Card(msgspec.Struct, kw_only=True):
 
 S = TypeVar("S", bound=msgspec.Struct)
 E = TypeVar("E")
+_packed: Final = msgspec.msgpack.Encoder().encode
+
+
+@cache
+def _unpacker(cls: type[S]) -> msgspec.msgpack.Decoder[S]:
+    return msgspec.msgpack.Decoder(cls)
 
 
 class Overlay:
@@ -78,7 +86,7 @@ class Turn:
         self.control = control
         self._store = store
         raw = store.get(CARD)
-        self.card: Any = plane.card() if raw is None else msgspec.msgpack.decode(raw, type=plane.card)
+        self.card: Any = plane.card() if raw is None else _unpacker(plane.card).decode(raw)
         self.at_ms = max(self.card.at_ms, record.timestamp_ms)
         self.card.at_ms = self.at_ms
         self.cause = Cause(topic=record.topic, partition=record.partition, offset=record.offset)
@@ -88,11 +96,11 @@ class Turn:
     def get(self, name: str, cls: type[S]) -> S | None:
         """The entry of this name, or None."""
         raw = self._store.get(name)
-        return None if raw is None else msgspec.msgpack.decode(raw, type=cls)
+        return None if raw is None else _unpacker(cls).decode(raw)
 
     def put(self, name: str, entry: msgspec.Struct) -> None:
         """Write an entry."""
-        self._store.set(name, msgspec.msgpack.encode(entry))
+        self._store.set(name, _packed(entry))
 
     def drop(self, name: str) -> None:
         """Delete an entry."""
@@ -173,6 +181,8 @@ class PlaneStep:
         self.codec = codec
         self.tenant = tenant
         self.partitions = partitions
+        self._source = ("ce_source", f"sluicegate/{tenant}/{plane.name}".encode())
+        self._kinds: dict[type[Event], Headers] = {}
 
     def __call__(self, store: Store, record: Record, control: Control) -> list[Out]:
         """One turn. Raises InvariantBroken when state contradicts itself; everything else is an event."""
@@ -204,7 +214,8 @@ class PlaneStep:
         turn = Turn(self.plane, self.codec, record, key, overlay, control)
         handle(turn)
         turn.close()
-        outs = [self._encoded(turn, *out) for out in turn.outs]
+        passed = tuple([header for header in record.headers if header[0] in PASSED_ON])
+        outs = [self._encoded(turn, passed, *out) for out in turn.outs]
         overlay.flush()
         return outs
 
@@ -231,25 +242,21 @@ class PlaneStep:
 
         return self._run(store, record, control, key, handle)
 
-    def _encoded(self, turn: Turn, topic: str, key: str, event: Event, event_id: str) -> Out:
+    def _encoded(self, turn: Turn, passed: Headers, topic: str, key: str, event: Event, event_id: str) -> Out:
         value = self.codec.encode(event)
         if len(value) > OUT_BYTES_MAX and not isinstance(event, DeadLetter):
             raise TooLarge(
                 f"`{type(event).__name__}` would have {len(value)} bytes, more than {OUT_BYTES_MAX}; send less"
             )
         key_bytes = turn.record.key if key == turn.key and not key.startswith("misrouted/") else key.encode()
-        return Out(topic, key_bytes, value, self._headers(turn, event, event_id))
+        kind = self._kinds.get(type(event)) or self._kind(type(event))
+        return Out(topic, key_bytes, value, (_VERSION, ("ce_id", event_id.encode()), *kind, *passed))
 
-    def _headers(self, turn: Turn, event: Event, event_id: str) -> Headers:
-        passed = tuple(header for header in turn.record.headers if header[0] in PASSED_ON)
-        return (
-            ("ce_specversion", b"1.0"),
-            ("ce_id", event_id.encode()),
-            ("ce_source", f"sluicegate/{self.tenant}/{self.plane.name}".encode()),
-            ("ce_type", f"sluicegate.{type(event).__name__}.v1".encode()),
-            ("content-type", b"application/avro"),
-            *passed,
-        )
+    def _kind(self, cls: type[Event]) -> Headers:
+        """What stands in the headers of every event of a class."""
+        kind = ("ce_type", f"sluicegate.{cls.__name__}.v1".encode())
+        self._kinds[cls] = (self._source, kind, ("content-type", b"application/avro"))
+        return self._kinds[cls]
 
 
 class TooLarge(Exception):

@@ -24,7 +24,7 @@ from sluicegate.processors.projection import Batch
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import InvariantBroken, Unavailable
 from sluicegate.streams.clickhouse import Place, ReadingRoom
-from sluicegate.streams.connection import await_broker
+from sluicegate.streams.connection import LOGGER, await_broker
 from sluicegate.streams.engine import Record
 from sluicegate.streams.tables import LOG_ENDS, LOG_IDENTITY
 from sluicegate.streams.topics import logical, physical, spec_of
@@ -72,7 +72,7 @@ class Projector:
         self._room = room
         self._codec = codec
         self._connection = dict(connection)
-        self._admin = AdminClient(self._connection)
+        self._admin = AdminClient(self._connection, logger=LOGGER)
         self._consumer = Consumer(
             {
                 **connection,
@@ -262,7 +262,7 @@ class Projector:
 
     def _renew_admin(self) -> None:
         """A new admin client: one that lived through a broker's restart asks by the old leader epochs for ever."""
-        self._admin = AdminClient(self._connection)
+        self._admin = AdminClient(self._connection, logger=LOGGER)
 
     def _places(self) -> list[Place]:
         """Every partition of every topic of ours that the broker has."""

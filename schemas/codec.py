@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Protocol, cast
@@ -14,6 +15,7 @@ import msgspec
 
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import EVENT_TYPES, Event
+from sluicegate.schemas.writer import writer_of
 
 MAGIC: Final = 0
 _PREFIX: Final = struct.Struct(">bI")
@@ -51,8 +53,8 @@ class Codec:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._writers: dict[type[Event], tuple[bytes, dict[str, Any]]] = {}
-        self._readers: dict[int, tuple[type[Event], dict[str, Any], dict[str, Any]]] = {}
+        self._writers: dict[type[Event], tuple[bytes, Callable[[Event], bytes]]] = {}
+        self._readers: dict[int, tuple[type[Event], dict[str, Any], dict[str, Any] | None]] = {}
 
     def encode(self, event: Event) -> bytes:
         """The wire bytes of an event. Raises ValueError when a field does not fit its schema."""
@@ -60,13 +62,10 @@ class Codec:
         known = self._writers.get(cls)
         if known is None:
             name = cls.__name__
-            known = (_PREFIX.pack(MAGIC, self._registry.id_of(name)), parsed_schema(name))
+            known = (_PREFIX.pack(MAGIC, self._registry.id_of(name)), writer_of(name, schema_json(name)))
             self._writers[cls] = known
-        prefix, schema = known
-        out = io.BytesIO()
-        out.write(prefix)
-        fastavro.schemaless_writer(out, schema, msgspec.to_builtins(event, builtin_types=(bytes,)))
-        return out.getvalue()
+        prefix, write = known
+        return prefix + write(event)
 
     def decode(self, value: bytes) -> Event:
         """The event in wire bytes. Raises Undecodable, saying why, for anything else."""
@@ -90,11 +89,13 @@ class Codec:
             raise Undecodable(f"`{len(value) - source.tell()}` bytes left over after `{cls.__name__}`")
         return event
 
-    def _reader(self, schema_id: int) -> tuple[type[Event], dict[str, Any], dict[str, Any]]:
+    def _reader(self, schema_id: int) -> tuple[type[Event], dict[str, Any], dict[str, Any] | None]:
         schema = self._registry.schema_of(schema_id)
         name = str(schema.get("name", "")).rsplit(".", 1)[-1]
         if name not in EVENT_TYPES:
             raise Undecodable(f"schema id `{schema_id}` is `{name}`, which is no event of ours")
-        known = (EVENT_TYPES[name], cast(dict[str, Any], fastavro.parse_schema(schema)), parsed_schema(name))
+        # Resolving a schema against itself changes nothing and costs as much as reading.
+        reader = None if schema == schema_json(name) else parsed_schema(name)
+        known = (EVENT_TYPES[name], cast(dict[str, Any], fastavro.parse_schema(schema)), reader)
         self._readers[schema_id] = known
         return known

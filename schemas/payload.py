@@ -21,9 +21,18 @@ NONE: Final = "none"
 """The algorithm of the embedded default: the envelope is there, its content in the clear."""
 
 
+_LENGTHS: Final = tuple(size.to_bytes(4, "big") for size in range(2_048))
+"""Every record is framed several times over, most parts are short."""
+
+
 def framed(*parts: bytes) -> bytes:
     """The parts, each behind its length in four bytes: no two different lists give the same bytes."""
-    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+    found = []
+    for part in parts:
+        size = len(part)
+        found.append(_LENGTHS[size] if size < 2_048 else size.to_bytes(4, "big"))
+        found.append(part)
+    return b"".join(found)
 
 
 def job_hash(payload: bytes, topic: str, agent_id: str, risk_tags: Sequence[str], salt: bytes) -> str:

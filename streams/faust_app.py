@@ -7,8 +7,9 @@ their partition, and return when the broker has them.
 
 What is private to Faust or aiokafka and touched here (both are pinned exactly; a test holds each effect): the consumer
 reads committed records only, which Faust offers with its transactions alone, though our inputs are written in
-transactions; the holes that transactions leave do not hold up commits; it waits for records 0.5 s at a time instead of
-1.5; the producer is idempotent, so that a send which is tried again leaves one record.
+transactions; the holes that transactions leave do not hold up commits; no record is lost at the end of a recovery; it
+waits for records 0.5 s at a time instead of 1.5; the producer is idempotent, so that a send which is tried again leaves
+one record.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final
 import faust
 import msgspec
 from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]  # published without types
+from faust.transport.consumer import RecordMap
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.transport.drivers.aiokafka import Producer as FaustProducer
@@ -73,16 +75,33 @@ class _ConsumerThread(AIOKafkaConsumerThread):
         _set_private(consumer, "_fetch_max_wait_ms", FETCH_WAIT_MS_MAX)
         return consumer
 
+    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109  # Faust's
+        """What was fetched for these partitions, as Faust's; ``timeout`` in seconds.
+
+        Faust hands over the very set it goes on changing. When a recovery ends the set is empty for a moment, which
+        aiokafka takes for all partitions: it hands out records that Faust then throws away. A copy never empties.
+        """
+        return await super().getmany(None if active_partitions is None else set(active_partitions), timeout)
+
 
 class _Consumer(FaustConsumer):
-    """Faust's consumer with its account of holes mended: markers and aborted records are offsets nobody will deliver.
+    """Faust's consumer with its account of offsets mended.
 
-    Faust counts the record after a hole as part of it, which lets a commit pass one hole only; and it overlooks a
-    hole behind offset 0, which ends all commits of that partition.
+    Markers and aborted records are holes that nobody will deliver. Faust counts the record after a hole as part of
+    it, which lets a commit pass one hole only; and it overlooks a hole behind offset 0, which ends all commits of that
+    partition. After a rebalance it goes back to what was committed, but not where nothing was, so records that it had
+    taken and thrown away were lost.
     """
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        """Go back to the committed offsets, and to the beginning of partitions that have none."""
+        await super().perform_seek()
+        fresh = [tp for tp in self.assignment() if self._committed_offset[tp] is None and not self._is_changelog_tp(tp)]
+        if fresh:
+            await self.seek_wait(await self.earliest_offsets(*fresh))
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         await super()._add_gap(tp, offset_from, offset_to - 1)

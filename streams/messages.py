@@ -14,7 +14,7 @@ UNREADABLE_HEADERS: Final[Headers] = (("unreadable-headers", b""),)
 _QUEUE_FULL_WAIT_SEC: Final = 0.1
 _headers: Final = methodcaller("headers")
 """For a header name that is not UTF-8 confluent-kafka returns a broken tuple *and* sets an exception. After a direct
-call the interpreter may walk into the tuple, which ends the process; called this way it notices and raises SystemError."""
+call the interpreter may walk into the tuple, which ends the process; called like this it raises SystemError."""
 
 
 def record_of(name: str, message: Message) -> Record:

@@ -33,6 +33,10 @@ librdkafka then sends the request again, succeeds, and tells nobody but its log;
 transaction. The next process takes the same transactional id; ``init_transactions`` raises the epoch, which finishes
 what was open and fences whatever is still on its way.
 
+*Lost partitions.* A process that slept past its session finds its partitions lost. Quix forgets their state but keeps
+the open checkpoint, and would commit it after joining again, as a valid member, though others have done that work
+since. So a loss ends the process. (A revocation is no loss: there the checkpoint is committed first.)
+
 *Identity.* The transactional id is stable per instance, so that a restart finishes its predecessor's transaction at
 once instead of leaving readers to wait for the time-out, and so that an ACL can name it. The member id is static, so
 that a restart takes its partitions back without a rebalance. Two processes must not share an instance name: the

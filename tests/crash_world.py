@@ -283,8 +283,8 @@ class World:
         self.settings, self.broker = found.settings, found.broker
         self.load = Load(self.settings, intents)
         self.kills: Counter[str] = Counter()
-        self.owners: Counter[tuple[int, str]] = Counter()
-        """How often each gate was seen to hold each partition."""
+        self.judged_before: list[int] = []
+        """What each killed gate had judged since its own start, at the last look before."""
         self.moves = 0
         self.ended: list[str] = []
         """What ended by itself, with its exit code."""
@@ -402,16 +402,15 @@ class World:
             if process.health.get("ready") and process.journal_before is None:
                 process.journal_before = Counter(self._journal)
             for partition in process.partitions():
-                self.owners[partition, process.instance] += 1
                 self.moves += self._holders.get(partition, process.instance) != process.instance
                 self._holders[partition] = process.instance
 
     def _productive(self, process: Process) -> bool:
         """Whether it has committed judgements since its last start, as itself and the log say."""
-        before = process.journal_before
-        if before is None or not process.partitions() or not process.health.get("processed_count"):
+        before, health = process.journal_before, process.health
+        if before is None or health.get("processed_count", 0) < PRODUCTIVE_EVENTS:
             return False
-        if not self.alone and not process.health.get("commit_count"):
+        if not self.alone and not health.get("commit_count"):
             return False
         grown = sum(self._journal[at] - before[at] for at in process.partitions())
         return grown >= PRODUCTIVE_EVENTS and (not self.alone or process.resting.exists())
@@ -429,6 +428,8 @@ class World:
             process = self._victim(fault.name)
             if process is None:
                 return
+            if fault.name == "gate":
+                self.judged_before.append(process.health["processed_count"])
             process.kill(fault.down_sec)
             if self.alone:
                 self.load.open.clear()  # what it lost will not be decided any more

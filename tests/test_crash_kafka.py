@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from crash_world import FAST, World, plan, prepared
 from fixtures_kafka import RunningBroker
 
 from sluicegate.cli.log_reading import read_log
+from sluicegate.cli.prepare import Prepared
 from sluicegate.cli.verify import verify_copy
 from sluicegate.processors.verify import Report
 from sluicegate.streams.logcopy import write_copy
@@ -26,28 +27,36 @@ AWAY_SEC: Final = 8.0
 HERE: Final = Path(__file__).parent
 FIGURES: Final = "figures.json"
 
-SharedTenant = Callable[[str], Settings]
+Found = tuple[Findings, Report, list[str]]
 
 
-@pytest.fixture
-def shared(broker: RunningBroker, kafka_dir: Path, tmp_path: Path) -> SharedTenant:
-    """Settings of a tenant with a run folder of its own on the run's broker."""
+class Tenants:
+    """Tenants of their own on the run's broker."""
 
-    def make(tenant: str) -> Settings:
-        return Settings(
-            tenant=tenant,
-            run_dir=tmp_path / "run",
-            bootstrap=broker.bootstrap,
-            logins_file=kafka_dir / "logins.json",
+    def __init__(self, broker: RunningBroker, kafka_dir: Path, folder: Path) -> None:
+        self._broker, self._kafka_dir, self._folder = broker, kafka_dir, folder
+
+    def prepared(self, name: str) -> tuple[Prepared, Path]:
+        """A tenant that is ready, and its folder."""
+        folder = self._folder / name
+        settings = Settings(
+            tenant=name,
+            run_dir=folder / "run",
+            bootstrap=self._broker.bootstrap,
+            logins_file=self._kafka_dir / "logins.json",
             **FAST,
         )
+        return prepared(settings, folder / "policies"), folder
 
-    return make
+
+@pytest.fixture(scope="module")
+def tenants(broker: RunningBroker, kafka_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Tenants:
+    return Tenants(broker, kafka_dir, tmp_path_factory.mktemp("crash"))
 
 
-def found_in(world: World, tmp_path: Path) -> tuple[Findings, Report, list[str]]:
+def found_in(world: World, folder: Path) -> Found:
     """What the log says, read committed: the promises, our own verification, and the checker that is not ours."""
-    copy = tmp_path / "copy.jsonl"
+    copy = folder / "copy.jsonl"
     log = read_log(world.settings)
     write_copy(copy, log.tenant, log.partitions, log.starts, log.records)
     report = verify_copy(world.settings, copy)
@@ -59,13 +68,14 @@ def found_in(world: World, tmp_path: Path) -> tuple[Findings, Report, list[str]]
     return found, report, [fault["message"] for fault in json.loads(said.stdout)["faults"]]
 
 
-def assert_unharmed(world: World, tmp_path: Path, took_sec: float) -> dict[str, Any]:
+def assert_unharmed(world: World, folder: Path, took_sec: float) -> dict[str, Any]:
     """Hold the log against everything that is promised; the figures."""
     began = time.monotonic()
-    found, report, second = found_in(world, tmp_path)
+    found, report, second = found_in(world, folder)
     figures: dict[str, Any] = {
         "intents": len(world.load.submitted),
         "kills": dict(world.kills),
+        "judged_before_each_kill_of_a_gate": world.judged_before,
         "partitions_moved": world.moves,
         "ended_by_themselves": world.ended,
         "run_sec": round(took_sec, 1),
@@ -77,7 +87,7 @@ def assert_unharmed(world: World, tmp_path: Path, took_sec: float) -> dict[str, 
         "faults": report.faults_count,
         "second_checker_faults": len(second),
     }
-    (tmp_path / FIGURES).write_text(json.dumps(figures, indent=1))
+    (folder / FIGURES).write_text(json.dumps(figures, indent=1))
     assert found.broken == {}
     assert report.faults == []
     assert second == []
@@ -85,13 +95,14 @@ def assert_unharmed(world: World, tmp_path: Path, took_sec: float) -> dict[str, 
     return figures
 
 
-def test_no_crash_of_ours_loses_or_doubles_anything(shared: SharedTenant, tmp_path: Path) -> None:
+def test_no_crash_of_ours_loses_or_doubles_anything(tenants: Tenants) -> None:
     """One decision, one grant, one start per attempt, one result, whatever is killed and whoever takes over."""
     faults = plan(1_500, AWAY_SEC, gate=3, outputs=1, worker=2)
-    with World(prepared(shared("crash"), tmp_path / "policies"), 1_500, faults) as world:
+    ready, folder = tenants.prepared("crash")
+    with World(ready, 1_500, faults) as world:
         took_sec = world.run(150)
         world.end()
-        assert_unharmed(world, tmp_path, took_sec)
+        assert_unharmed(world, folder, took_sec)
         assert world.kills == {"gate": 3, "outputs": 1, "worker": 2}
 
 
@@ -110,32 +121,41 @@ def test_the_campaign_of_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[s
         sys.stdout.write(f"\n{json.dumps(figures, indent=1)}\n")
 
 
-def run_variant(settings: Settings, tmp_path: Path, variant: str) -> tuple[Findings, Report, list[str]]:
+def run_variant(ready: Prepared, folder: Path, variant: str) -> Found:
     """The same load on one gate of another build, killed while it rests."""
-    with World(prepared(settings, tmp_path / "policies"), 500, plan(400, 0.0, gate=1), variant) as world:
+    with World(ready, 500, plan(400, 0.0, gate=1), variant) as world:
         world.run_alone()
         assert world.kills == {"gate": 1}
         world.end()
-        return found_in(world, tmp_path)
+        return found_in(world, folder)
 
 
-def test_an_engine_that_runs_at_least_once_is_caught(shared: SharedTenant, tmp_path: Path) -> None:
-    """Outputs outside of transactions: the same kill doubles decisions and grants, and all three checks say so."""
-    found, report, second = run_variant(shared("crash-twice"), tmp_path, "at_least_once")
+@pytest.fixture(scope="module")
+def broken(tenants: Tenants) -> dict[str, Found]:
+    """Both wrong engines, side by side: most of their time goes into starting twice."""
+    found = {"at_least_once": tenants.prepared("crash-doubling"), "offsets_apart": tenants.prepared("crash-losing")}
+    with ThreadPoolExecutor() as pool:
+        running = {name: pool.submit(run_variant, *place, name) for name, place in found.items()}
+        return {name: future.result() for name, future in running.items()}
+
+
+def test_an_engine_that_runs_at_least_once_is_caught(broken: dict[str, Found]) -> None:
+    """Outputs outside of transactions: one kill doubles decisions and grants, and all three checks say so."""
+    found, report, second = broken["at_least_once"]
     assert {"an intent was answered twice", "an intent has two decisions", "a grant is doubled"} <= found.names()
     assert {"twice", "seq"} & {fault.kind for fault in report.faults}
     assert "a second decision for one intent" in second
 
 
-def test_an_engine_that_commits_offsets_apart_is_caught(shared: SharedTenant, tmp_path: Path) -> None:
-    """Offsets before outputs: the same kill loses intents, and all checks that can know say so."""
-    found, report, _ = run_variant(shared("crash-lost"), tmp_path, "offsets_apart")
+def test_an_engine_that_commits_offsets_apart_is_caught(broken: dict[str, Found]) -> None:
+    """Offsets before outputs: one kill loses intents, and both checks that know what was asked say so."""
+    found, report, _ = broken["offsets_apart"]
     assert {"an intent has no decision", "an intent has no answer"} <= found.names()
     assert "skipped" in {fault.kind for fault in report.faults}
 
 
 @pytest.mark.campaign
-def test_the_engine_is_unharmed_where_the_wrong_ones_are_caught(shared: SharedTenant, tmp_path: Path) -> None:
-    """The counter-proof: the engine as it is, killed at the very moments at which the others lose and double."""
-    found, report, second = run_variant(shared("crash-patient"), tmp_path, "patient")
+def test_the_engine_is_unharmed_where_the_wrong_ones_are_caught(tenants: Tenants) -> None:
+    """The counter-proof: the engine as it is, killed at the very moment at which the others lose and double."""
+    found, report, second = run_variant(*tenants.prepared("crash-patient"), "patient")
     assert (found.broken, report.faults, second) == ({}, [], [])

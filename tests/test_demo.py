@@ -60,7 +60,11 @@ def test_the_second_checker_agrees(played: tuple[subprocess.CompletedProcess[str
     assert [fault["place"][0] for fault in found.faults] == ["job.grants.default"]
     forged = "/".join(map(str, found.faults[0]["place"]))
     assert f"foreign at {forged}" in done.stdout
-    said = dict(reversed(line.split()) for line in done.stdout.split("verify: ")[1].splitlines() if line[4:8].isdigit())
+    said: dict[str, str] = {}
+    for line in done.stdout.split("verify: ")[1].splitlines():
+        count, _, name = line.strip().partition(" ")
+        if count.isdigit():
+            said[name] = count
     ours = {name: int(said[name]) for name in ("Decision", "Granted", "Resolution", "Result") if name in said}
     assert ours == {name: found.counts[name] for name in ours}
 

@@ -54,7 +54,8 @@ def reader(kafka_site: KafkaSite) -> Iterator[Make]:
         config = ControlConfig(
             group=physical(kafka_site.tenant, "gate"), instance="0", tenant=kafka_site.tenant, **{**told, **changes}
         )
-        found = ControlReader(config, _fold, (), complete=_complete, acknowledge=acknowledge)
+        begun: State = ()
+        found = ControlReader(config, _fold, begun, complete=_complete, acknowledge=acknowledge)
         made.append(found)
         found.start()
         return found
@@ -254,11 +255,10 @@ def test_what_the_rights_forbid_is_not_written(transactor: Transactor, kafka_sit
 
 def test_an_offset_of_a_stranger_aborts_the_whole(transactor: Transactor, kafka_site: KafkaSite) -> None:
     """A member that has lost its place in the group commits nothing: neither offsets nor records."""
-    consumer = Consumer({**kafka_site.connection("admin"), "group.id": physical(kafka_site.tenant, "worker.default")})
+    group = {**kafka_site.connection("worker.default"), "group.id": physical(kafka_site.tenant, "worker.default")}
+    consumer = Consumer({**group, "group.instance.id": "lost"})
     stale = consumer.consumer_group_metadata()
-    member = Consumer(
-        {**kafka_site.connection("worker.default"), "group.id": physical(kafka_site.tenant, "worker.default")}
-    )
+    member = Consumer(group)
     member.subscribe([physical(kafka_site.tenant, "job.grants.default")])
     _until(lambda: member.poll(0.1) is not None or len(member.assignment()) > 0)
     grant = TopicPartition(physical(kafka_site.tenant, "job.grants.default"), 0, 5)

@@ -106,6 +106,7 @@ def test_a_suspended_process_that_wakes_spoils_nothing(kafka_site: KafkaSite, be
     kafka_site.produce_all(_inputs(200, 200))
     kafka_site.read(EVENTS, 400)
     first.signal(signal.SIGCONT)
+    assert first.ended() == 1
     kafka_site.produce_all(_inputs(400, 200))
     assert_exactly_once(kafka_site.read(EVENTS, 600), 600)
 

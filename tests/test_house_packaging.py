@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -117,6 +118,17 @@ def test_the_installed_wheel_works_outside_the_checkout(wheel: Path, tmp_path: P
     where, schemas = done.stdout.split()
     assert Path(where).is_relative_to(site)
     assert int(schemas) == len(list((ROOT / "schemas" / "avro").glob("*.avsc")))
+    shipped = site / "sluicegate" / "policies" / "bundles" / "demo"
+    checked = subprocess.run(
+        [sys.executable, "-m", "sluicegate.cli.main", "policy", "check", str(shipped), "--json"],
+        env={"PYTHONPATH": str(site)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(checked.stdout)["ok"] is True
 
 
 def test_the_base_dependencies_are_enough_for_clients() -> None:

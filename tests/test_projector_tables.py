@@ -110,6 +110,17 @@ def test_the_ddl_may_run_again(room: ReadingRoom) -> None:
     assert rows(room, "SELECT count() FROM decisions") == [[1]]
 
 
+def test_a_field_that_is_new_gets_its_column(room: ReadingRoom) -> None:
+    """A store made before a schema had a field takes it: old rows have the default, new ones the value."""
+    project(room, [record("job.decisions", 0, sample("Decision"))])
+    for column in ("reason", "on_behalf_of", "facts.source"):
+        room._writer.command(f"ALTER TABLE `{room.database}`.decisions DROP COLUMN `{column}`")
+    room.prepare(ddl(room.database))
+    project(room, [record("job.decisions", 1, sample("Decision"))])
+    found = rows(room, "SELECT reason, on_behalf_of, `facts.source` FROM decisions ORDER BY log_offset")
+    assert found == [["", None, [""]], ["some reason", "some on_behalf_of", ["some source"]]]
+
+
 def test_look_ups_by_job_have_a_skip_index(room: ReadingRoom) -> None:
     """Every table that names a job has a bloom filter of one in a thousand, granularity 1, on it."""
     found = room.ask_engine(
