@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_documents
-from sluicegate.schemas.errors import InvariantBroken
+from sluicegate.schemas.errors import InvariantBroken, SluicegateError
 from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
 from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Verifier, agent_secret, public_key
 
@@ -23,6 +23,15 @@ def _compiled(digest: str, documents: str) -> CompiledPolicy:
     return compile_bundle(bundle)
 
 
+def usable(snapshot: Snapshot) -> bool:
+    """Whether a snapshot compiles and is what its digest says; an activation of any other is refused."""
+    try:
+        _compiled(snapshot.digest, snapshot.documents)
+    except (SluicegateError, ValueError):
+        return False
+    return True
+
+
 class Control:
     """Read-only, one per folded command. Holds no clock; the engine answers for its freshness."""
 
@@ -33,7 +42,7 @@ class Control:
         self.tenant = tenant
         self._master = master
         self._operators = operators
-        self._keys: dict[str, Verifier | None] = {}
+        self._keys: dict[str, Verifier] = {}
         self._policy = None if state.active is None else _compiled(state.active.digest, state.active.documents)
 
     @property
@@ -66,9 +75,12 @@ class Control:
 
     def key(self, key_id: str) -> Verifier | None:
         """The verifier of a key id, or None when nobody is enrolled under it."""
-        if key_id not in self._keys:
-            self._keys[key_id] = self._find(key_id)
-        return self._keys[key_id]
+        known = self._keys.get(key_id)
+        if known is None:
+            known = self._find(key_id)
+            if known is not None:  # whoever writes a record chooses its key id: what nobody has is not remembered
+                self._keys[key_id] = known
+        return known
 
     def _find(self, key_id: str) -> Verifier | None:
         kind, _, name = key_id.partition("/")

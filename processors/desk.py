@@ -35,7 +35,15 @@ from sluicegate.streams.topics import physical
 EVIDENCE: Final = ("policy_snapshot", "job_hash", "approver_id", "decision_ts_ms")
 """The evidence contract: what a verdict must carry (article, reviewer operations)."""
 EVIDENCE_NAMES: Final = {"decision_ts_ms": "decision_ts"}
-INCIDENT_CODES: Final = ("bad_signature", "unknown_key", "unsigned", "wrong_signer", "misrouted", "hash_mismatch")
+INCIDENT_CODES: Final = (
+    "bad_signature",
+    "unknown_key",
+    "unsigned",
+    "wrong_signer",
+    "misrouted",
+    "stale",
+    "hash_mismatch",
+)
 
 
 class Open(msgspec.Struct, kw_only=True):

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from sluicegate.policies.evaluate import Judgement, Subject
+from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault
 from sluicegate.processors.gate_state import (
     GateCard,
     Job,
@@ -27,7 +28,7 @@ from sluicegate.processors.gate_state import (
     shut,
 )
 from sluicegate.processors.plane import Plane, Turn
-from sluicegate.schemas.errors import BadPayload, InvariantBroken, SealingError
+from sluicegate.schemas.errors import InvariantBroken
 from sluicegate.schemas.events import (
     AttemptEnded,
     Event,
@@ -43,11 +44,18 @@ from sluicegate.schemas.events import (
     Withdrawal,
 )
 from sluicegate.schemas.ids import derived_id
-from sluicegate.schemas.payload import job_hash, parse_strict, unseal
 from sluicegate.streams.identity import Checked, check
 from sluicegate.streams.topics import physical
 
-INCIDENT_CODES: Final = ("bad_signature", "unknown_key", "unsigned", "agent_mismatch", "misrouted", "id_reused")
+INCIDENT_CODES: Final = (
+    "bad_signature",
+    "unknown_key",
+    "unsigned",
+    "agent_mismatch",
+    "misrouted",
+    "stale",
+    "id_reused",
+)
 
 
 def addressed(topic: str, event: Event) -> bool:
@@ -134,7 +142,7 @@ def on_intent(turn: Turn, intent: Intent) -> None:
     """Refuse, repeat, hold or judge an intent."""
     if _fault_of_sender(turn, intent.job_id, intent.agent_id, "intent"):
         return
-    fault = content_fault(intent)
+    fault = content_fault(intent, turn.control.tenant)
     if fault is not None:
         _refuse_intent(turn, intent, *fault)
         return
@@ -152,47 +160,6 @@ def on_intent(turn: Turn, intent: Intent) -> None:
         hold(turn, intent, job, scope)
         return
     judge(turn, intent, job)
-
-
-def content_fault(intent: Intent) -> tuple[str, str] | None:
-    """What is wrong with an intent's own content: (code, message), or None."""
-    if not intent.job_id or len(intent.job_id) > 200 or not intent.topic or len(intent.topic) > 200:
-        return "malformed", "job id and topic have 1 to 200 characters"
-    if intent.confidence is not None and not 0.0 <= intent.confidence <= 1.0:
-        return "malformed", f"confidence `{intent.confidence}` is not between 0 and 1"
-    try:
-        content, salt = unseal(intent.payload)
-        parse_strict(content)
-    except (SealingError, BadPayload) as error:
-        return "malformed", str(error)
-    if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:
-        return "hash_mismatch", "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
-    return None
-
-
-def limit_fault(turn: Turn, intent: Intent) -> tuple[str, str] | None:
-    """Which limit the agent has reached: (code, message), or None. Counts this intent against the minute."""
-    limits, card = turn.control.settings, turn.card
-    minute = turn.at_ms // 60_000
-    if card.minute != minute:
-        card.minute, card.minute_intents = minute, 0
-    card.minute_intents += 1
-    size = len(intent.payload.content)
-    if size > limits.payload_bytes_max:
-        return "payload_bytes_max", f"`{size}` bytes of payload, limit {limits.payload_bytes_max}; send a reference"
-    if card.minute_intents > limits.intents_per_min_max:
-        return (
-            "intents_per_min_max",
-            f"more than {limits.intents_per_min_max} intents in this minute; wait for the next",
-        )
-    if card.in_flight >= limits.in_flight_max:
-        return "in_flight_max", f"{card.in_flight} jobs in flight, limit {limits.in_flight_max}; wait for results"
-    if card.open_requests >= limits.open_requests_max:
-        return (
-            "open_requests_max",
-            f"{card.open_requests} open requests, limit {limits.open_requests_max}; wait for people",
-        )
-    return None
 
 
 def _again(turn: Turn, intent: Intent, known: Job) -> None:
@@ -228,7 +195,7 @@ def on_withdrawal(turn: Turn, event: Withdrawal) -> None:
     if job.phase == "held":
         close(turn, intent, job, "withdrawn", event.reason, f"agent/{event.agent_id}")
         return
-    job.withdrawn_because = event.reason
+    job.withdrawn_because = event.reason or ""
     save(turn, intent, job)
     request_id = job.request_id or ""
     withdrawn = RequestWithdrawn(request_id=request_id, desk="desk", origin="gate", reason=event.reason)
@@ -262,14 +229,19 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) 
     if intent.ask is not None and judgement.decision in ("ALLOW", "ALLOW_WITH_CONSTRAINTS"):
         rules = [_asked(intent.ask.reason)]
         judgement = msgspec.structs.replace(judgement, decision="REQUIRE_APPROVAL", reason=intent.ask.reason)
+    elif intent.ask is not None and judgement.decision == "REQUIRE_APPROVAL":
+        rules.append(_asked(intent.ask.reason))
     job.digest = turn.control.policy.snapshot_digest
     ceiling = turn.control.policy.merge_constraints(judgement.constraints, msgspec.json.decode(job.constraints))
     judgement = msgspec.structs.replace(judgement, constraints=ceiling)
     open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
     request_id: str | None = None
     if judgement.decision == "DENY":
-        shut(turn, job, "denied")
+        shut(turn, job, "unknown" if job.lost else "denied")
     elif judgement.decision == "REQUIRE_APPROVAL" and open_rules:
+        if job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
+            hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
+            return
         request_id = ask_people(
             turn, intent, job, kind="intent", rules=open_rules, reason=judgement.reason, ceiling=canonical(ceiling)
         )
@@ -279,6 +251,8 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) 
         job.constraints = canonical(ceiling)
         job.permitted = True
         grant(turn, intent, job)
+    if judgement.decision == "DENY" and job.lost:
+        close(turn, intent, job, "denied", judgement.reason, "policy")
     save(turn, intent, job)
 
 
@@ -322,7 +296,9 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     last = event.verdicts[-1] if event.verdicts else None
     reason = last.reason if last else None
     by = f"person/{last.approver_id}" if last else "desk"
-    if event.outcome == "approved":
+    if event.outcome == "approved" and job.withdrawn_because is not None:
+        close(turn, intent, job, "withdrawn", job.withdrawn_because or None, f"agent/{event.agent_id}")
+    elif event.outcome == "approved":
         job.satisfied = job.satisfied + [(rule.layer, rule.id, rule.content_hash) for rule in event.rules]
         job.constraints, job.permitted = event.constraints, True
         permit(turn, intent, job)
@@ -333,7 +309,7 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     elif event.outcome == "expired":
         close(turn, intent, job, "expired", "nobody decided in time", "desk")
     else:
-        close(turn, intent, job, "withdrawn", job.withdrawn_because, f"agent/{event.agent_id}")
+        close(turn, intent, job, "withdrawn", job.withdrawn_because or None, f"agent/{event.agent_id}")
 
 
 def on_result(turn: Turn, event: Result) -> None:
@@ -352,6 +328,7 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="attempt", detail="not the live attempt")
         return
     intent = _intent_of(turn, job)
+    job.lost = job.lost or event.outcome == "lost"
     last = job.attempt >= turn.control.settings.attempts_max
     if event.outcome == "lapsed" and last:
         close(turn, intent, job, "lapsed", f"no worker started it in time, {job.attempt} times", "gate")
@@ -422,7 +399,7 @@ def unprocessable(turn: Turn, code: str, message: str) -> None:
     own = checked.principal is not None and checked.principal.kind == "agent" and checked.principal.id == turn.key
     subject = dict(turn.record.headers).get("ce_subject", b"").decode("utf-8", errors="replace")
     turn.refuse(
-        job_id=subject if own else "",
+        job_id=subject[:CHARS_MAX] if own else "",
         agent_id=turn.key,
         subject="intent" if turn.record.topic == "job.intents" else "input",
         code=code,

@@ -37,6 +37,7 @@ class GateCard(Card, kw_only=True, omit_defaults=True):
     """Bounded, one per agent. Counts are of now; ``minute`` is the minute since the epoch that is counted."""
 
     in_flight: int = 0
+    """Jobs that are granted or held."""
     open_requests: int = 0
     minute: int = 0
     minute_intents: int = 0
@@ -51,6 +52,10 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     decision_seq: int = 0
     digest: str = ""
     intent: bytes = b""
+    counted: bool = False
+    """Whether it is one of the agent's jobs in flight."""
+    lost: bool = False
+    """Whether a worker vanished with it: then nobody knows that it did not run."""
     permitted: bool = False
     """Whether all that is missing is a grant: policy allows it, or a person has approved."""
     constraints: str = "{}"
@@ -139,9 +144,9 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
     """Permit the next attempt: journal its terms and hand the grant to the pool."""
     action = turn.control.policy.action(intent.topic)
     job.attempt += 1
-    job.grant_id = derived_id("grant", intent.agent_id, intent.job_id, job.attempt)
-    if job.phase != "granted":
-        turn.card.in_flight += 1
+    # The journal's number makes the id this job's own: a job id may come again once it is forgotten.
+    job.grant_id = derived_id("grant", intent.agent_id, intent.job_id, job.attempt, turn.card.seq)
+    _count(turn, job)
     job.phase = "granted"
     terms: dict[str, Any] = {
         "job_id": intent.job_id,
@@ -183,9 +188,8 @@ def ask_people(
     if intent.ask is not None and intent.ask.timeout_sec is not None:
         timeout_sec = max(1, min(timeout_sec, intent.ask.timeout_sec))
     job.requests += 1
-    job.request_id = derived_id("request", intent.agent_id, intent.job_id, job.requests)
-    if job.phase == "granted":
-        turn.card.in_flight -= 1
+    job.request_id = derived_id("request", intent.agent_id, intent.job_id, job.requests, turn.card.seq)
+    _discount(turn, job)
     job.phase = "asked"
     turn.card.open_requests += 1
     request = ApprovalRequest(
@@ -228,8 +232,7 @@ def hold(turn: Turn, intent: Intent, job: Job, scope: str) -> None:
     settings = turn.control.settings
     job.hold_sec = min(settings.hold_max_sec, job.hold_sec * 2) if job.hold_sec else settings.hold_first_sec
     job.hold_until_ms = turn.at_ms + job.hold_sec * 1000
-    if job.phase == "granted":
-        turn.card.in_flight -= 1
+    _count(turn, job)
     job.phase = "held"
     turn.journal(
         Held,
@@ -251,7 +254,13 @@ def arm(turn: Turn, job_id: str, fire_at_ms: int) -> None:
 
 
 def close(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, reason: str | None, by: str | None) -> None:
-    """End the job for its agent, and keep only what makes its id used."""
+    """End the job for its agent, and keep only what makes its id used.
+
+    What may have run without a result is never said not to have run: its end is `unknown`.
+    """
+    if job.lost and outcome not in ("succeeded", "failed", "unknown"):
+        reason = f"{reason or outcome}; an earlier attempt was lost, so whether it took effect is unknown"
+        outcome = "unknown"
     turn.journal(
         Closed,
         job_id=intent.job_id,
@@ -266,10 +275,21 @@ def close(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, reason: str
     save(turn, intent, job)
 
 
+def _count(turn: Turn, job: Job) -> None:
+    if not job.counted:
+        turn.card.in_flight += 1
+        job.counted = True
+
+
+def _discount(turn: Turn, job: Job) -> None:
+    if job.counted:
+        turn.card.in_flight -= 1
+        job.counted = False
+
+
 def shut(turn: Turn, job: Job, outcome: JobOutcome) -> None:
     """Mark the entry closed and drop what it held."""
-    if job.phase == "granted":
-        turn.card.in_flight -= 1
+    _discount(turn, job)
     job.phase = "closed"
     job.outcome = outcome
     job.intent = b""

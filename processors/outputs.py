@@ -38,6 +38,13 @@ NO_RULE: Final = "none"
 WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, Output)
 WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | Output
 REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
+"""How long an attempt is remembered after it ended."""
+LATE_MS_MAX: Final = 5_000
+"""A lease's firing later than this says that outputs or the watch was away: the lease is counted anew from it."""
+JOB_ID_CHARS_MAX: Final = 200
+"""No intent with a longer one is judged."""
+NOT_TAKEN: Final = "no_handler"
+"""Why a worker refuses a grant that is as the gate wrote it: nothing ran, and the attempt is over."""
 
 
 class OutputsCard(Card, kw_only=True):
@@ -60,12 +67,18 @@ class Attempt(msgspec.Struct, kw_only=True):
     run_id: str | None = None
     correlation_id: str | None = None
     forget_at_ms: int = 0
+    """Set when it ends: what has not ended is not forgotten, however long a pool is down or a job runs."""
 
 
 class Parked(msgspec.Struct, kw_only=True):
-    """Worker events of one job that came before what they follow from, encoded, in their order."""
+    """Worker events of one job that came before what they follow from, encoded, in their order.
+
+    The wait has two halves. The first is counted from when the event was appended, so it may be over before outputs,
+    having been away, has read the grants of that time; the second (``again`` is False) is counted from a firing.
+    """
 
     until_ms: int
+    again: bool = True
     events: list[bytes] = []
 
 
@@ -136,7 +149,7 @@ def on_granted(turn: Turn, event: Granted) -> None:
     """A grant is out: from now on its start and its output are expected."""
     turn.card.granted_seq = max(turn.card.granted_seq, event.seq)
     known = turn.get(entry_name(event.job_id), Attempt)
-    if known is not None and known.attempt >= event.attempt and known.forget_at_ms > turn.at_ms:
+    if known is not None and known.grant_id == event.grant_id:
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="grant", detail="known")
         return
     attempt = Attempt(
@@ -147,7 +160,6 @@ def on_granted(turn: Turn, event: Granted) -> None:
         topic=event.topic,
         run_id=event.run_id,
         correlation_id=event.correlation_id,
-        forget_at_ms=event.start_by_ms + REMEMBERED_MS,
     )
     turn.journal(AttemptOpened, **_ids(event), job_hash=event.job_hash)
     turn.put(entry_name(event.job_id), attempt)
@@ -177,11 +189,14 @@ def on_worker_event(turn: Turn, event: WorkerEvent) -> None:
     if turn.key != event.agent_id:
         _refuse(turn, event, "misrouted", f"written under key `{turn.key}`; the key is the agent's id")
         return
-    if isinstance(event, GrantRefused):
+    if len(event.job_id) > JOB_ID_CHARS_MAX:
+        _refuse(turn, event, "malformed", f"a job id has at most {JOB_ID_CHARS_MAX} characters")
+        return
+    if isinstance(event, GrantRefused) and event.code != NOT_TAKEN:
         _refuse(turn, event, event.code, event.message)
         return
     attempt = turn.get(entry_name(event.job_id), Attempt)
-    if attempt is not None and attempt.forget_at_ms <= turn.at_ms:
+    if attempt is not None and attempt.phase == "ended" and attempt.forget_at_ms <= turn.at_ms:
         attempt = None
     if attempt is None or event.attempt > attempt.attempt:
         if _must_be_known(turn, event):
@@ -212,7 +227,7 @@ def _park(turn: Turn, event: WorkerEvent) -> None:
     name = f"parked/{event.job_id}"
     parked = turn.get(name, Parked)
     if parked is None:
-        parked = Parked(until_ms=turn.at_ms + settings.unmatched_wait_sec * 1000)
+        parked = Parked(until_ms=turn.at_ms + settings.unmatched_wait_sec * 1000 // 2)
         _arm(turn, name, parked.until_ms)
     parked.events.append(turn.codec.encode(event))
     turn.card.parked += 1
@@ -225,6 +240,10 @@ def _meet(turn: Turn, event: WorkerEvent, attempt: Attempt) -> None:
         _started(turn, event, attempt)
     elif isinstance(event, Output):
         _output(turn, event, attempt)
+    elif isinstance(event, GrantRefused):
+        _refuse(turn, event, event.code, event.message, incident=False)
+        if attempt.phase == "open":
+            _end(turn, event, attempt, "lapsed", event.message)
     elif attempt.phase == "open" and not isinstance(event, Lapsed):
         _park(turn, event)
     elif isinstance(event, Lapsed):
@@ -261,11 +280,16 @@ def _started(turn: Turn, event: Started, attempt: Attempt) -> None:
     _unpark(turn, event.job_id, attempt)
 
 
+def _over(turn: Turn, job_id: str, attempt: Attempt) -> None:
+    attempt.phase = "ended"
+    attempt.forget_at_ms = turn.at_ms + REMEMBERED_MS
+    turn.put(entry_name(job_id), attempt)
+
+
 def _end(
     turn: Turn, event: WorkerEvent, attempt: Attempt, outcome: Literal["lapsed", "lost"], detail: str | None
 ) -> None:
-    attempt.phase = "ended"
-    turn.put(entry_name(event.job_id), attempt)
+    _over(turn, event.job_id, attempt)
     turn.journal(AttemptEnded, **_ids(event), outcome=outcome, worker_id=event.worker_id, detail=detail)
 
 
@@ -288,8 +312,7 @@ def _output(turn: Turn, event: Output, attempt: Attempt) -> None:
     if digest != event.output_hash or len(content) != event.output_size_bytes:
         _refuse(turn, event, "hash_mismatch", "hash or size is not that of the output")
         return
-    attempt.phase = "ended"
-    turn.put(entry_name(event.job_id), attempt)
+    _over(turn, event.job_id, attempt)
     turn.journal(
         Result,
         **_ids(event),
@@ -322,23 +345,28 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
     kind, _, rest = event.timer_id.partition("/")
     if kind == "lease":
         job_id, _, number = rest.rpartition("/")
-        _lease_over(turn, job_id, number)
+        _lease_over(turn, job_id, number, turn.record.timestamp_ms - event.fire_at_ms)
     elif kind == "parked":
         _parked_over(turn, rest)
     else:
         turn.journal(Noted, job_id=None, agent_id=turn.key, kind="timer", detail="not armed")
 
 
-def _lease_over(turn: Turn, job_id: str, number: str) -> None:
+def _lease_over(turn: Turn, job_id: str, number: str, late_ms: int) -> None:
     attempt = turn.get(entry_name(job_id), Attempt)
     if attempt is None or attempt.phase != "started" or str(attempt.attempt) != number:
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="not armed")
     elif turn.at_ms < attempt.lease_until_ms:
         _arm(turn, f"lease/{job_id}/{number}", attempt.lease_until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="lease renewed")
-    else:
-        attempt.phase = "ended"
+    elif late_ms > LATE_MS_MAX:
+        # Signs of life and the output itself may stand in the log unread: they are met before the next firing.
+        attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
         turn.put(entry_name(job_id), attempt)
+        _arm(turn, f"lease/{job_id}/{number}", attempt.lease_until_ms)
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="fired late")
+    else:
+        _over(turn, job_id, attempt)
         turn.journal(
             AttemptEnded,
             job_id=job_id,
@@ -360,6 +388,13 @@ def _parked_over(turn: Turn, job_id: str) -> None:
     if turn.at_ms < parked.until_ms:
         _arm(turn, name, parked.until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="early")
+        return
+    if parked.again:
+        parked.again = False
+        parked.until_ms = turn.at_ms + turn.control.settings.unmatched_wait_sec * 1000 // 2
+        turn.put(name, parked)
+        _arm(turn, name, parked.until_ms)
+        turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="once more")
         return
     turn.drop(name)
     turn.card.parked -= len(parked.events)

@@ -8,6 +8,7 @@ processed becomes a dead letter in the same transaction and changes no state but
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -16,11 +17,11 @@ import msgspec
 
 from sluicegate.processors.control import Control
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import InvariantBroken, Undecodable
+from sluicegate.schemas.errors import InvariantBroken, RecordTooLarge, Undecodable
 from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused
 from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES, seal
-from sluicegate.streams.engine import Headers, Out, Record, Store
+from sluicegate.streams.engine import Headers, Out, Record, Store, check_state
 from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import MESSAGE_BYTES_MAX
 
@@ -29,7 +30,12 @@ JUDGE: Final = 1
 CARD: Final = "card"
 OUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 20_000
 """The largest value a step may write: the topic's limit less room for key, headers and batch overhead."""
+KEY_BYTES_MAX: Final = 1_024
+"""The longest key that has a journal of its own; a longer one is nobody's and is journaled under its hash."""
 PASSED_ON: Final = ("traceparent", "tracestate")
+PASSED_ON_BYTES_MAX: Final = 512
+"""Longer headers are not passed on: nobody bounds them, and every event the step writes would carry them."""
+MISROUTED: Final = "misrouted/"
 _VERSION: Final = ("ce_specversion", b"1.0")
 
 
@@ -67,7 +73,10 @@ class Overlay:
         self._writes[name] = None
 
     def flush(self) -> None:
-        """Write what was held to the store beneath."""
+        """Write what was held to the store beneath, all of it or (RecordTooLarge) nothing."""
+        for name, value in self._writes.items():
+            if value is not None:
+                check_state(name, value)
         for name, value in self._writes.items():
             if value is None:
                 self._store.delete(name)
@@ -169,7 +178,7 @@ def _unprocessable(turn: Turn, code: str, message: str) -> None:
 
 
 def key_text(key: bytes) -> str:
-    """A record's key as text; what is no UTF-8 is spelt out, so it can be named and never collides."""
+    """A record's key as text; what is no UTF-8 is spelt out, so that it can be named."""
     return key.decode("utf-8", errors="backslashreplace")
 
 
@@ -186,26 +195,41 @@ class PlaneStep:
 
     def __call__(self, store: Store, record: Record, control: Control) -> list[Out]:
         """One turn. Raises InvariantBroken when state contradicts itself; everything else is an event."""
-        key = key_text(record.key)
+        key, fault = self._journal_key(record)
         try:
             event = self.codec.decode(record.value)
         except Undecodable as error:
             return self._give_up(store, record, control, key, "malformed", str(error))
         if not self.plane.addressed(record.topic, event):
             return []
-        if partition_for(record.key, self.partitions) != record.partition:
-            # its key has another state on this partition: a journal of its own, or numbers would repeat
-            own = f"misrouted/{record.partition}/{key}"
-            message = f"written to partition {record.partition}, where key `{key}` does not belong; use murmur2"
-            return self._run(store, record, control, own, lambda turn: _misrouted(turn, message))
+        if fault is not None:
+            return self._run(store, record, control, key, lambda turn: _misrouted(turn, fault))
         try:
             return self._run(store, record, control, key, lambda turn: self.plane.handle(turn, event))
         except InvariantBroken:
             raise
-        except TooLarge as error:
+        except (TooLarge, RecordTooLarge) as error:
             return self._give_up(store, record, control, key, "oversize", str(error))
         except Exception as error:  # noqa: BLE001  # a fault of ours in a step: fail closed, keep the input, name the fault
             return self._give_up(store, record, control, key, "step_failed", f"{type(error).__name__}: {error}")
+
+    def _journal_key(self, record: Record) -> tuple[str, str | None]:
+        """The key of the journal that answers a record, and why that is not the record's own, if it is not.
+
+        A key has another state on a foreign partition, so it needs a journal of its own there, or numbers would
+        repeat. Its name is made of partition and hash: no choice of keys makes two states share a journal.
+        """
+        key = record.key
+        if len(key) > KEY_BYTES_MAX:
+            fault = f"its key has {len(key)} bytes, at most {KEY_BYTES_MAX} can be a key here"
+        elif key.startswith(b"misrouted/"):
+            fault = f"keys that begin with `{MISROUTED}` are the processors' own; write under your id"
+        elif partition_for(key, self.partitions) != record.partition:
+            name = key_text(key)
+            fault = f"written to partition {record.partition}, where key `{name}` does not belong; use murmur2"
+        else:
+            return key_text(key), None
+        return f"{MISROUTED}{record.partition}/{hashlib.sha256(key).hexdigest()[:32]}", fault
 
     def _run(
         self, store: Store, record: Record, control: Control, key: str, handle: Callable[[Turn], None]
@@ -214,14 +238,14 @@ class PlaneStep:
         turn = Turn(self.plane, self.codec, record, key, overlay, control)
         handle(turn)
         turn.close()
-        passed = tuple([header for header in record.headers if header[0] in PASSED_ON])
+        passed = tuple(
+            [header for header in record.headers if header[0] in PASSED_ON and len(header[1]) <= PASSED_ON_BYTES_MAX]
+        )
         outs = [self._encoded(turn, passed, *out) for out in turn.outs]
         overlay.flush()
         return outs
 
     def _give_up(self, store: Store, record: Record, control: Control, key: str, code: str, message: str) -> list[Out]:
-        if partition_for(record.key, self.partitions) != record.partition:
-            key = f"misrouted/{record.partition}/{key}"
         headers = dict(record.headers)
         cause = Cause(topic=record.topic, partition=record.partition, offset=record.offset)
         letter = DeadLetter(
@@ -244,11 +268,10 @@ class PlaneStep:
 
     def _encoded(self, turn: Turn, passed: Headers, topic: str, key: str, event: Event, event_id: str) -> Out:
         value = self.codec.encode(event)
-        if len(value) > OUT_BYTES_MAX and not isinstance(event, DeadLetter):
-            raise TooLarge(
-                f"`{type(event).__name__}` would have {len(value)} bytes, more than {OUT_BYTES_MAX}; send less"
-            )
-        key_bytes = turn.record.key if key == turn.key and not key.startswith("misrouted/") else key.encode()
+        key_bytes = turn.record.key if key == turn.key and not key.startswith(MISROUTED) else key.encode()
+        size = len(value) + len(key_bytes) + len(event_id)
+        if size > OUT_BYTES_MAX and not isinstance(event, DeadLetter):
+            raise TooLarge(f"`{type(event).__name__}` would have {size} bytes, more than {OUT_BYTES_MAX}; send less")
         kind = self._kinds.get(type(event)) or self._kind(type(event))
         return Out(topic, key_bytes, value, (_VERSION, ("ce_id", event_id.encode()), *kind, *passed))
 

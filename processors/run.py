@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sluicegate.processors.control import Control
+from sluicegate.processors.control import Control, usable
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, LoginRefused, SluicegateError
 from sluicegate.schemas.events import Acknowledged
@@ -135,7 +135,7 @@ class StepControl:
             tenant=settings.tenant,
             age_ms_max=settings.control_age_ms_max,
         )
-        fold = ControlFold(codec, settings.tenant, self._operators)
+        fold = ControlFold(codec, settings.tenant, self._operators, usable)
         self._reader: ControlReader[ControlState] = ControlReader(
             config,
             fold,

@@ -8,6 +8,7 @@ only steps write and was not recomputed was written by somebody else.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.processors import desk, gate, outputs
-from sluicegate.processors.control import Control
+from sluicegate.processors.control import Control, usable
 from sluicegate.processors.plane import JUDGE, Plane, PlaneStep, key_text
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
@@ -23,6 +24,7 @@ from sluicegate.schemas.events import Acknowledged, Event, TimerFired, TimerRequ
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlFold, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
 from sluicegate.streams.identity import Ed25519Verifier
+from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import APPLICATIONS, FOR_EVER, TIMER_OWNERS, spec_of
 
 PLANES: Final[tuple[Plane, ...]] = (gate.PLANE, outputs.PLANE, desk.PLANE)
@@ -113,6 +115,7 @@ class Verifier:
         self._states: dict[int, ControlState] = {}
         self._snapshots: dict[int, Folded | None] = {}
         self._spoken_of: set[int] = set()
+        self._command_offsets: list[int] = []
         self._expected: Counter[tuple[str, bytes, bytes]] = Counter()
         self._report = Report(recomputed={}, records=0, pending=0, faults=[], faults_count=0)
 
@@ -150,12 +153,13 @@ class Verifier:
             yield self._records[place]
 
     def _fold_control(self) -> None:
-        fold = ControlFold(self._codec, self._tenant, self._operators)
+        fold = ControlFold(self._codec, self._tenant, self._operators, usable)
         state = ControlState()
         for record in self._of_topic(SNAPSHOTS):
             state = fold(state, record)
             self._snapshots[record.offset] = state.last_snapshot
         self._states[-1] = state
+        self._command_offsets = [record.offset for record in self._of_topic(COMMANDS)]
         for record in self._of_topic(COMMANDS):
             state = fold(state, record)
             self._states[record.offset] = state
@@ -173,7 +177,7 @@ class Verifier:
 
     def _verify_plane(self, plane: Plane) -> None:
         step = plane.bound(self._codec, self._tenant, self._partitions)
-        by_key: dict[str, list[tuple[Record, Any]]] = defaultdict(list)
+        by_key: dict[bytes, list[tuple[Record, Any]]] = defaultdict(list)
         for record in self._of_topic(plane.journal_topic):
             try:
                 event = self._codec.decode(record.value)
@@ -186,17 +190,18 @@ class Verifier:
             elif not hasattr(event, "seq"):
                 self._fault("foreign", _place(record), f"`{type(event).__name__}` is no event of this journal")
             else:
-                by_key[key_text(record.key)].append((record, event))
+                by_key[record.key].append((record, event))
         answered: set[Place] = set()
         for key, events in by_key.items():
-            self._verify_key(plane, step, key, events, answered)
+            self._verify_key(plane, step, key_text(key), events, answered)
         self._verify_complete(plane, step, answered)
 
     def _check_acknowledged(self, record: Record, event: Acknowledged) -> None:
         state = self._states.get(event.control_offset) if event.topic == COMMANDS else None
         known = self._snapshots.get(event.control_offset) if event.topic == SNAPSHOTS else None
         last = known if state is None else state.last
-        if last is None or last != Folded(event.command_id, event.accepted, event.code):
+        active = None if state is None or state.active is None else state.active.name
+        if last != Folded(event.command_id, event.accepted, event.code) or event.policy_snapshot != active:
             where = f"at offset {event.control_offset} of `{event.topic}`"
             self._fault("acknowledgement", _place(record), f"does not fit what stands {where}")
         elif event.topic == SNAPSHOTS:
@@ -266,10 +271,22 @@ class Verifier:
                 f"control offset {event.control_offset} after {reached} had been reached",
             )
         command = self._records.get((COMMANDS, 0, event.control_offset))
+        following = self._following(event.control_offset)
+        if following is not None and following.timestamp_ms + CLOCKS_APART_MS < record.timestamp_ms:
+            self._fault(
+                "control_offset",
+                _place(record),
+                f"judged under {event.control_offset} when the command at {following.offset} had stood there for hours",
+            )
         if command is not None and command.timestamp_ms > record.timestamp_ms + CLOCKS_APART_MS:
             self._fault(
                 "control_offset", _place(record), f"the command at {event.control_offset} was appended after this event"
             )
+
+    def _following(self, offset: int) -> Record | None:
+        """The first command behind an offset."""
+        at = bisect_right(self._command_offsets, offset)
+        return self._records[COMMANDS, 0, self._command_offsets[at]] if at < len(self._command_offsets) else None
 
     def _replay(self, step: PlaneStep, store: _Memory, cause: Place, group: list[tuple[Record, Any]]) -> None:
         first_record, first = group[0]
@@ -308,6 +325,8 @@ class Verifier:
         name = type(event).__name__
         if out is None:
             self._fault("extra", _place(record), f"recomputing does not give this `{name}`")
+        elif out.key != record.key:
+            self._fault("differs", _place(record), f"`{name}` stands under another key than is recomputed")
         elif out.value != record.value:
             fields = _differing(self._codec.decode(out.value), event)
             self._fault("differs", _place(record), f"`{name}` differs from what is recomputed in {fields}")
@@ -316,6 +335,7 @@ class Verifier:
 
     def _verify_complete(self, plane: Plane, step: PlaneStep, answered: set[Place]) -> None:
         """Every input addressed to the plane is answered; the tail may still be waiting its turn."""
+        newest_ms = max((record.timestamp_ms for record in self._of_topic(plane.journal_topic)), default=0)
         last: dict[tuple[str, int], int] = {}
         for topic, partition, offset in answered:
             last[(topic, partition)] = max(offset, last.get((topic, partition), -1))
@@ -327,6 +347,8 @@ class Verifier:
                 self._fault(
                     "skipped", place, f"`{plane.name}` answered later inputs of this partition but not this one"
                 )
+            elif record.timestamp_ms + CLOCKS_APART_MS < newest_ms:
+                self._fault("skipped", place, f"`{plane.name}` has not answered this input for hours")
             else:
                 self._report.pending += 1
 
@@ -337,6 +359,8 @@ class Verifier:
                 self._fault("foreign", _place(record), "no event may stand on this topic yet")
             if not record.topic.startswith(WRITTEN_BY_STEPS):
                 continue
+            if record.partition != partition_for(record.key, self._partitions):
+                self._fault("misrouted", _place(record), "its key does not belong on this partition")
             identity = (record.topic, record.key, record.value)
             found[identity] += 1
             if found[identity] > self._expected[identity] and not self._is_journal(record):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -72,7 +73,14 @@ def _no_constant(word: str) -> Any:
     raise BadPayload(f"`{word}` is not JSON; send null or a string")
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise BadPayload(f"`{text[:40]}` is too large for a number; send a string")
+    return value
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _depth(value: Any) -> int:

@@ -134,9 +134,7 @@ def _map(write: Write) -> Write:
             if values.__class__ is not dict:
                 raise TypeError(f"`{values!r}` is no dict")
             return _NULL
-        return b"".join(
-            [_long(len(values)), *[_text(name) + write(value) for name, value in values.items()], _NULL]
-        )
+        return b"".join([_long(len(values)), *[_text(name) + write(value) for name, value in values.items()], _NULL])
 
     return mapping
 

@@ -8,7 +8,7 @@ snapshots of `policy.snapshots`, under their digests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -41,7 +41,7 @@ class StepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intents_per_min_max: int = 6_000
     in_flight_max: int = 1_000
     open_requests_max: int = 200
-    parked_max: int = 64
+    parked_max: int = 4_000
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -101,12 +101,22 @@ def scope_fault(scope: str) -> str | None:
 
 
 class ControlFold:
-    """Folds records of the two control topics; ``operators`` maps key ids to base64 public keys."""
+    """Folds records of the two control topics; ``operators`` maps key ids to the keys that may command.
 
-    def __init__(self, codec: Codec, tenant: str, operators: Mapping[str, Ed25519Verifier]) -> None:
+    ``usable`` says whether a snapshot can be judged by; who does not judge leaves it out.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        tenant: str,
+        operators: Mapping[str, Ed25519Verifier],
+        usable: Callable[[Snapshot], bool] = lambda _snapshot: True,
+    ) -> None:
         self._codec = codec
         self._tenant = tenant
         self._operators = operators
+        self._usable = usable
 
     def __call__(self, state: ControlState, record: Record) -> ControlState:
         """The next state. Never raises for a bad record: it is refused and says why in ``last``."""
@@ -168,6 +178,8 @@ class ControlFold:
             snapshot = state.snapshots.get(event.policy_digest or "")
             if snapshot is None or snapshot.appended_at_ms > record.timestamp_ms:
                 return self._refused(state, record, event.command_id, "unknown_snapshot")
+            if not self._usable(snapshot):
+                return self._refused(state, record, event.command_id, "unusable_snapshot")
             try:
                 settings = msgspec.json.decode(event.settings, type=StepSettings)
             except msgspec.MsgspecError:

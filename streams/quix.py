@@ -62,6 +62,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from hashlib import sha256
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -86,6 +87,7 @@ log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_SEC: Final = 1.0
 _STATE_FORMAT: Final = b"\xfe"
+KEY_BYTES_MAX: Final = 1_024
 
 
 class QuixEngine(Generic[C]):
@@ -224,7 +226,8 @@ class _QuixStore:
 
     def __init__(self, state: PartitionTransaction[bytes, Any], key: bytes) -> None:
         self._state = state
-        self._prefix = len(key).to_bytes(4, "big") + key
+        # A key is chosen by whoever writes an input; one too long for a changelog record is known by its hash.
+        self._prefix = len(key).to_bytes(4, "big") + (key if len(key) <= KEY_BYTES_MAX else sha256(key).digest())
 
     def get(self, name: str) -> bytes | None:
         found = self._state.get_bytes(self._prefix + name.encode(), b"")

@@ -113,7 +113,7 @@ class _Producer(QuixProducer):
 
     def _end_if_lost(self) -> None:
         self.poll(0)
-        if False:
+        if self._losses.lost:
             self._dead = True
             raise IndeterminateCommit("a connection was lost, and what is committed stands; begin anew")
 

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
     intents_per_min_max: int = Field(default=6_000, ge=1)
     in_flight_max: int = Field(default=1_000, ge=1)
     open_requests_max: int = Field(default=200, ge=1)
-    parked_max: int = Field(default=64, ge=1)
+    parked_max: int = Field(default=4_000, ge=1)
+    """Of an agent's jobs in flight each may have a start, signs of life and an output that outputs, back from a crash,
+    reads before the grants; what is refused then is lost, so this covers all of `in_flight_max`."""
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -31,7 +31,7 @@ from sluicegate.streams.settings import Settings
 
 POOL: Final = "default"
 REST_SEC: Final = 0.3
-WORK_SEC: Final = 0.005
+WORK_SEC: Final = 0.1
 
 
 def effects_dir(settings: Settings) -> Path:

@@ -267,12 +267,14 @@ def on_grants(world: World) -> None:
     (grant,) = world.events("Grant", job_id="read-deployer")
     changed = msgspec.structs.replace
 
-    def attack(kind: str, what: str, event: Grant, code: str, key: str = "", subject: str = "grant") -> None:
-        journaled = refused("outputs", code, job_id=event.job_id, subject=subject)._replace(caused=False)
+    def journaled(job_id: str, code: str, subject: str) -> Sign:
+        return refused("outputs", code, job_id=job_id, subject=subject)._replace(caused=False)
+
+    def attack(kind: str, what: str, event: Grant, code: str, key: str = "") -> None:
         told = (("code", code), ("job_id", event.job_id))
-        by_worker = (Sign("worker", "job.starts", "GrantRefused", told, caused=False),) if subject == "grant" else ()
-        record = world.plain(key or event.job_id, event)
-        world.attack("admin", topic, kind, what, record, *by_worker, journaled, VERIFY)
+        by_worker = Sign("worker", "job.starts", "GrantRefused", told, caused=False)
+        signs = (by_worker, journaled(event.job_id, code, "grant"), VERIFY)
+        world.attack("admin", topic, kind, what, world.plain(key or event.job_id, event), *signs)
 
     altered = changed(grant, payload=seal(b'{"everyone":true}', bytes(SALT_BYTES)))
     attack("forged", "altered", altered, "grant_altered")
@@ -296,15 +298,16 @@ def on_grants(world: World) -> None:
     attack("misrouted", "another job's key", made_up("odd-key"), "grant_misrouted", key="another-job")
     attack("misrouted", "another pool's", made_up("odd-pool", pool="deploy"), "grant_misrouted")
     # Sound in itself, so the worker believes its broker: outputs knows that the gate never granted it.
-    attack("stale", "its time is over", made_up("too-late", start_by_ms=1), "no_grant", subject="start")
-    attack("forged", "made up whole", made_up("made-up"), "no_grant", subject="start")
-    attack("forged", "made up whole", made_up("made-up"), "no_grant", subject="output")
+    for kind, event, subjects in (
+        ("stale", made_up("too-late", start_by_ms=1), ("start",)),
+        ("forged", made_up("made-up"), ("start", "output")),
+    ):
+        signs = [journaled(event.job_id, "no_grant", subject) for subject in subjects]
+        world.attack("admin", topic, kind, "made up whole", world.plain(event.job_id, event), *signs, VERIFY)
     unreadable = (("code", "grant_unreadable"), ("job_id", "no-job"))
-    signs = (
-        Sign("worker", "job.starts", "GrantRefused", unreadable, caused=False),
-        refused("outputs", "grant_unreadable", job_id="no-job")._replace(caused=False),
-    )
-    world.attack("admin", topic, "garbage", "no event", ("no-job", GARBAGE, ()), *signs, VERIFY)
+    passed_over = Sign("worker", "job.starts", "GrantRefused", unreadable, caused=False)
+    both = (passed_over, journaled("no-job", "grant_unreadable", "grant"))
+    world.attack("admin", topic, "garbage", "no event", ("no-job", GARBAGE, ()), *both, VERIFY)
     elsewhere = made_up("nobody-serves", pool="deploy")
     for kind in ("forged", "replayed"):
         world.attack("admin", "job.grants.deploy", kind, "made up", world.plain("nobody-serves", elsewhere), VERIFY)

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import pytest
 from crash_findings import Findings, effects_of, findings
-from crash_world import FAST, World, plan, prepared
+from crash_load import FAST, prepared
+from crash_world import World, plan
 from fixtures_kafka import RunningBroker
 
 from sluicegate.cli.log_reading import read_log
@@ -117,6 +118,7 @@ def test_the_campaign_of_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[s
         figures = assert_unharmed(world, tmp_path, took_sec)
         assert world.kills["gate"] >= 12
         assert world.kills["broker"] == 2
+        assert figures["events"]["lost attempts"] > 0, "no worker took a running job along"
     with capsys.disabled():
         sys.stdout.write(f"\n{json.dumps(figures, indent=1)}\n")
 

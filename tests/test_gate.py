@@ -184,11 +184,11 @@ def test_an_unknown_agent_is_refused(world: World) -> None:
 
 @pytest.mark.parametrize(("hours", "code"), [(24.01, "stale"), (-0.1, "ahead")])
 def test_time_bounds_a_signature(world: World, hours: float, code: str) -> None:
-    """Older than 24 h or ahead of the broker's clock by more than 5 minutes: refused, and not an incident."""
+    """Older than 24 h or ahead of the broker's clock by more than 5 minutes: refused; the old one is an incident."""
     intent = world.intent("j1", "job.crm.read")
     world.signed(agent_key("deployer"), "job.intents", "deployer", intent, issued_ms_ago=int(hours * 3_600_000))
     world.run()
-    assert (refusal(world).code, refusal(world).incident) == (code, False)
+    assert (refusal(world).code, refusal(world).incident) == (code, code == "stale")
 
 
 def test_the_wrong_key_and_the_wrong_partition_are_misrouted(world: World) -> None:
@@ -332,6 +332,25 @@ def test_an_agent_may_ask_for_a_person(world: World) -> None:
     request = world.request("j1")
     assert (request.reason, request.expires_at_ms - request.created_at_ms) == ("unsure about the scope", 60_000)
     world.decide("j1", "approve")
+    assert len(world.grants("j1")) == 1
+
+
+def test_a_snapshot_that_does_not_compile_is_not_activated(world: World) -> None:
+    """Signed or not: the activation is refused, and what was active goes on judging."""
+    from world import OPERATOR
+
+    from sluicegate.schemas.events import SnapshotPublished
+
+    before = world.state().active
+    bad = SnapshotPublished(
+        name="v1:bad", digest="bad", documents='{"a.yaml":{"rules":1}}', publisher=OPERATOR.key_id, git_dirty=False
+    )
+    world.signed(OPERATOR, "policy.snapshots", "bad", bad)
+    world.command("activate", policy_snapshot="v1:bad", policy_digest="bad")
+    state = world.state()
+    assert state.last is not None
+    assert (state.last.accepted, state.last.code, state.active) == (False, "unusable_snapshot", before)
+    world.submit("j1", "job.crm.read")
     assert len(world.grants("j1")) == 1
 
 

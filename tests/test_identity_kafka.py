@@ -58,6 +58,13 @@ class Told(NamedTuple):
     report: Report
     ran: list[str]
     pauses: tuple[str, ...]
+    snapshots: int
+
+    def written(self, name: str) -> list[Any]:
+        """Every event of a class that is not an attack itself."""
+        places = {attack.place for attack in self.world.attacks}
+        found = self.world.records(name)
+        return [event for record, event in found if (record.topic, record.partition, record.offset) not in places]
 
     def foreign(self) -> set[tuple[str, int, int]]:
         """The places that verify names."""
@@ -87,6 +94,7 @@ def told(settings: Settings) -> Iterator[Told]:
     worker = Worker(settings, "default", {"*": lambda call: ran.append(call.job_id)})
     try:
         with Supervisor(settings, ("gate", "outputs", "desk", "watch")) as processes:
+            processes.start()
             processes.wait_ready(90)
             worker.start()
             try:
@@ -94,7 +102,8 @@ def told(settings: Settings) -> Iterator[Told]:
                 _all_attacks(world)
             finally:
                 worker.stop()
-        yield Told(world, verify_live(settings), ran, control_state(settings).pauses)
+        control = control_state(settings)
+        yield Told(world, verify_live(settings), ran, control.pauses, len(control.snapshots))
     finally:
         world.close()
 
@@ -203,16 +212,20 @@ def test_verify_finds_nothing_else(told: Told) -> None:
 
 
 def test_no_attack_took_effect(told: Told) -> None:
-    """No job of an attacker was judged, no request resolved by one, nothing paused, nothing of them left the house."""
-    world = told.world
-    honest = {*(f"read-{agent}" for agent in AGENTS), "deploy", "held"}
-    assert {event.job_id for event in world.events("Decision")} == honest
-    granted = [event.job_id for record, event in world.records("Grant") if record.partition >= 0]
-    assert {job for job in granted if world.events("Decision", job_id=job)} == honest - {"held"}
-    assert {event.job_id for event in world.events("Result")} == honest - {"held"}
-    resolved = [(event.job_id, event.outcome, event.by) for event in world.events("Resolved")]
-    assert sorted(set(resolved)) == [("deploy", "approved", "ken"), ("held", "denied", "ken")]
+    """No job of an attacker was judged or granted, no request resolved, nothing paused, and nothing left the house."""
+    reads = {f"read-{agent}" for agent in AGENTS}
+    assert {event.job_id for event in told.written("Decision")} == {*reads, "deploy", "held"}
+    assert sorted([event.job_id for event in told.written("Grant")]) == sorted({*reads, "deploy"})
+    assert sorted([event.job_id for event in told.written("Result")]) == sorted({*reads, "deploy"})
+    resolved = [(event.job_id, event.outcome, event.by) for event in told.written("Resolved")]
+    assert sorted(resolved) == [("deploy", "approved", "ken"), ("held", "denied", "ken")]
     assert told.pauses == ()
+    assert told.snapshots == 1
+
+
+def test_a_worker_runs_a_grant_once_and_unaltered(told: Told) -> None:
+    """Of all grants that the admin wrote only one ran: made up whole, for who owns the broker is the broker."""
+    assert sorted(told.ran) == sorted([*(f"read-{agent}" for agent in AGENTS), "made-up"])
 
 
 def test_an_incident_says_who_it_was(told: Told) -> None:
@@ -246,8 +259,9 @@ def _quiet(settings: Settings, user: str, **extra: str) -> dict[str, Any]:
 
 
 def _may_write(login: str) -> set[str]:
-    own = acls.rights_of("default", login, POOLS)
-    return {right.name for right in own if right.resource == "TOPIC" and right.operation == "WRITE"}
+    """By the topic table itself; no list is asked."""
+    role = login.partition(".")[0]
+    return {topic for topic in TOPICS if role in spec_of(topic).writers and spec_of(topic).types}
 
 
 def _denied(broker: RunningBroker) -> dict[str, set[tuple[str, str, str]]]:
@@ -315,7 +329,7 @@ def test_an_agent_joins_no_group_of_another(settings: Settings, broker: RunningB
     error = message.error()
     assert error is not None
     assert error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
-    _expect_line(broker, "agent.deployer", "READ", "Group", group)
+    _expect_line(broker, "agent.deployer", "DESCRIBE", "Group", group)
 
 
 @pytest.mark.parametrize("name", ["agent.researcher.0", "gate.0", "worker.default.1"])
@@ -324,7 +338,7 @@ def test_an_agent_takes_no_transactional_id_of_another(settings: Settings, broke
     producer = Producer(_quiet(settings, "agent.deployer", transactional_id=f"{TENANT}.{name}"))
     code = _refusal(lambda: producer.init_transactions(WAIT_SEC))
     assert code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-    _expect_line(broker, "agent.deployer", "WRITE", "TransactionalId", name)
+    _expect_line(broker, "agent.deployer", "DESCRIBE", "TransactionalId", name)
 
 
 @pytest.mark.parametrize(
@@ -333,21 +347,20 @@ def test_an_agent_takes_no_transactional_id_of_another(settings: Settings, broke
 def test_raw_outputs_are_for_output_review(settings: Settings, broker: RunningBroker, login: str) -> None:
     """Nobody else that acts reads what a worker returned before it was reviewed."""
     consumer = Consumer(_quiet(settings, login, group_id=login_of(settings, login)))
-    consumer.assign([TopicPartition(f"{TENANT}.job.outputs", 0, 0)])
-    seen: list[int] = []
-    deadline = time.monotonic() + LOGIN_SEC_MAX
-    while not seen and time.monotonic() < deadline:
-        message = consumer.poll(0.2)
-        if message is not None:
-            error = message.error()
-            seen.append(0 if error is None else error.code())
+    topic = f"{TENANT}.job.outputs"
+    found = consumer.list_topics(topic, timeout=WAIT_SEC).topics[topic].error
+    if found is None:  # who writes a topic may see that it is there
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        message = consumer.poll(WAIT_SEC)
+        found = None if message is None else message.error()
     consumer.close()
-    assert seen == [KafkaError.TOPIC_AUTHORIZATION_FAILED]
+    assert found is not None
+    assert found.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
     denied = _denied(broker)[login]
     assert {("READ", "Topic", "job.outputs"), ("DESCRIBE", "Topic", "job.outputs")} & denied
 
 
-@pytest.mark.parametrize("login", ["agent.deployer", "gate", "operator", "auditor"])
+@pytest.mark.parametrize("login", ["agent.deployer", "gate", "reviewer", "auditor"])
 def test_nobody_takes_anything_back(settings: Settings, broker: RunningBroker, login: str) -> None:
     """No record is deleted, no topic, and no setting of one is changed, whoever asks."""
     client = AdminClient(_quiet(settings, login))

@@ -6,6 +6,7 @@ import pytest
 from world import World, ids
 
 from sluicegate.schemas.events import AttemptEnded, Ended, Grant, GrantRefused, Noted, Progressed, Refused, Result
+from sluicegate.streams.control_state import StepSettings
 
 
 @pytest.fixture
@@ -69,11 +70,30 @@ def test_a_start_that_claims_a_future_grant_is_refused_in_time(world: World) -> 
     world.start(made_up, granted_seq=10_000)
     world.finish(made_up)
     assert world.last("job.results", Noted).kind == "parked"
-    world.advance(30)
+    world.advance(15)
+    assert world.events("job.results", Refused) == []
+    world.advance(15)
     refused = world.events("job.results", Refused)
     assert {event.code for event in refused} == {"no_grant"}
     assert len(refused) == 3
     assert world.events("job.results", Result) == []
+
+
+def test_a_start_read_long_after_its_time_still_waits_for_its_grant(world: World) -> None:
+    """Outputs was away for longer than the wait: the first timer is over at once, and the grants may come after it."""
+    late = grant_of(world)
+    late.job_id = "late"
+    world.start(late, granted_seq=10_000)
+    world.advance(300)
+    assert (world.last("job.results", Noted).detail, world.events("job.results", Refused)) == ("once more", [])
+    world.advance(15)
+    assert refusal(world).code == "no_grant"
+
+
+def test_an_agents_jobs_in_flight_can_all_be_parked() -> None:
+    """Else a crash of outputs, which reads starts before decisions afterwards, would lose the starts of true jobs."""
+    limits = StepSettings()
+    assert limits.parked_max >= 4 * limits.in_flight_max
 
 
 def test_parking_is_bounded() -> None:

@@ -11,9 +11,10 @@ from world import CODEC, World
 
 from sluicegate.policies import evaluate
 from sluicegate.processors.verify import Report
-from sluicegate.schemas.events import EVENT_TYPES
+from sluicegate.schemas.events import EVENT_TYPES, Acknowledged, TimerFired
 from sluicegate.streams.engine import Record
 from sluicegate.streams.memory import Faults
+from sluicegate.streams.partitioner import partition_for
 
 JOURNALED = ("job.decisions", "job.results", "approval.events")
 ALTERED = (
@@ -172,7 +173,38 @@ def test_a_foreign_record_is_found(world: World, topic: str) -> None:
     record = world.log.records(topic)[0]
     copy = msgspec.structs.replace(record, offset=1000)
     report = world.verified([*world.records(), copy])
-    assert [(fault.kind, fault.offset) for fault in report.faults if fault.topic == topic] == [("foreign", 1000)]
+    assert ("foreign", 1000) in [(fault.kind, fault.offset) for fault in report.faults if fault.topic == topic]
+
+
+def test_a_firing_that_nobody_asked_for_is_found(world: World) -> None:
+    """Time is told by the watch and only on request; the same firing a second time means nothing and is no fault."""
+    records = world.records()
+    asked = next(record for record in records if record.topic.startswith("timer.fired."))
+    event = CODEC.decode(asked.value)
+    assert isinstance(event, TimerFired)
+    made_up = CODEC.encode(msgspec.structs.replace(event, timer_id="lease/nobody/1"))
+    again = msgspec.structs.replace(asked, offset=1000)
+    forged = msgspec.structs.replace(asked, offset=1001, value=made_up)
+    faults = world.verified([*records, again, forged]).faults
+    assert [(fault.kind, fault.offset) for fault in faults] == [("foreign", 1001)]
+
+
+def test_a_forged_snapshot_is_a_fault_until_a_gate_has_refused_it(world: World) -> None:
+    """A refusal stands in the gate's journal, or the record is named; a false refusal is named as well."""
+    records = world.records()
+    real = world.log.records("policy.snapshots")[0]
+    forged = msgspec.structs.replace(real, offset=1000, headers=())
+    faults = world.verified([*records, forged]).faults
+    assert [(fault.kind, fault.topic, fault.offset) for fault in faults] == [("snapshot", "policy.snapshots", 1000)]
+    digest = real.key.decode()
+    for code, kinds in (("unsigned", []), ("stale", ["acknowledgement", "snapshot"])):
+        said = Acknowledged(
+            instance="0", control_offset=1000, command_id=digest, accepted=False, code=code, topic="policy.snapshots"
+        )
+        spoken = Record(
+            "job.decisions", partition_for(b"gate/0", 3), 1000, b"gate/0", CODEC.encode(said), (), forged.timestamp_ms
+        )
+        assert [fault.kind for fault in world.verified([*records, forged, spoken]).faults] == kinds
 
 
 def test_another_meaning_of_a_rule_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

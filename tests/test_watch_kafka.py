@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from fixtures_kafka import TenantFactory
 
@@ -30,6 +39,7 @@ from sluicegate.streams.topics import physical
 
 CODEC = Codec(registry_for(""))
 LATE_MS_MAX = 2_000
+HOUR_MS = 60 * 60 * 1000
 WAIT_SEC_MAX = 60.0
 CHILD = """
 import sys, msgspec
@@ -133,11 +143,24 @@ class Desk:
             found += self.read()
         return found
 
-    def await_commits(self, lag_max: int) -> None:
-        """Until the watch has committed all but so many records of `timer.requests`; fails after a minute."""
-        deadline = time.monotonic() + WAIT_SEC_MAX
+    def await_commits(self, lag_max: int, wait_sec: float = WAIT_SEC_MAX) -> None:
+        """Until the watch has committed all but so many records of `timer.requests`; fails after ``wait_sec``."""
+        deadline = time.monotonic() + wait_sec
         while (lag := self.lag()) > lag_max:
             assert time.monotonic() < deadline, f"{lag} records are behind the commits"
+
+    def forget_commits(self) -> None:
+        """Delete the watch's group, once its session has ended: a static member does not leave when it stops."""
+        admin, group = admin_client(self.settings), login_of(self.settings, "watch")
+        deadline = time.monotonic() + WAIT_SEC_MAX
+        while True:
+            try:
+                admin.delete_consumer_groups([group])[group].result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NON_EMPTY_GROUP or time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def lag(self) -> int:
         """Records of `timer.requests` behind the watch's commits; a transaction's last marker counts as one."""
@@ -209,7 +232,7 @@ def ask_for(desk: Desk, count: int, from_ms: int, span_ms: int) -> dict[str, int
     wanted: dict[str, int] = {}
     for first in range(0, count, 10):
         batch = [(f"timer-{n}", from_ms + rng.randrange(span_ms)) for n in range(first, first + 10)]
-        replaced = [(b"key-%d" % (first % 37), timer_id, at_ms + 500) for timer_id, at_ms in batch[::5]]
+        replaced = [(b"key-%d" % (first % 37), timer_id, at_ms + HOUR_MS) for timer_id, at_ms in batch[::5]]
         final = [(b"key-%d" % (first % 37), timer_id, at_ms) for timer_id, at_ms in batch]
         abort = rng.random() < 0.1
         desk.ask([*replaced, *final], abort=abort)
@@ -265,6 +288,29 @@ def test_what_was_aborted_never_fires(settings: Settings, desk: Desk, tmp_path: 
         desk.await_commits(1)
     assert sorted(event_of(message).timer_id for message in found) == ["a", "b"]
     assert {message.partition() for message in found} == {partition}
+
+
+def test_a_recovery_passes_over_no_request(settings: Settings, desk: Desk, tmp_path: Path) -> None:
+    """A watch that died before its first commit reads every request again; Faust alone throws some away."""
+    timers = [(b"key-%d" % number, f"timer-{number}", now_ms()) for number in range(90)]
+    desk.ask(timers)
+    with watching(settings, tmp_path) as process:
+        desk.read_until(len(timers))
+        assert process.terminate() == 0
+    desk.forget_commits()
+    with watching(settings, tmp_path) as process:
+        desk.await_commits(settings.partitions)
+        assert process.health()["requests_total"] >= len(timers)
+        assert desk.read() == []
+
+
+def test_commits_keep_up_with_small_transactions(settings: Settings, desk: Desk, tmp_path: Path) -> None:
+    """A hundred transactions of one record leave a hundred holes; Faust alone commits over one a second."""
+    for number in range(100):
+        desk.ask([(b"key", f"timer-{number}", now_ms())])
+    with watching(settings, tmp_path):
+        desk.read_until(100)
+        desk.await_commits(1, wait_sec=30)
 
 
 def test_a_firing_stands_under_the_very_key_of_its_request(settings: Settings, desk: Desk, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors import desk, gate, outputs
-from sluicegate.processors.control import Control
+from sluicegate.processors.control import Control, usable
 from sluicegate.processors.verify import Report, Verifier
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
@@ -98,7 +98,7 @@ class World:
 
     def __init__(self, files: dict[str, str] | None = None, **settings: int) -> None:
         self.log = MemoryLog(partitions=3)
-        self.fold = ControlFold(CODEC, TENANT, OPERATORS)
+        self.fold = ControlFold(CODEC, TENANT, OPERATORS, usable)
         self._states: dict[int, ControlState] = {}
         self._fired: set[tuple[str, str, str, int]] = set()
         self.numbers = 0

@@ -1,0 +1,100 @@
+"""Dispatch of `sluicegate bench`: names to measurements, one embedded broker for all of them, a table or JSON."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import typer
+
+from sluicegate.bench import figures
+from sluicegate.schemas.errors import BadInput
+
+if TYPE_CHECKING:
+    from sluicegate.bench.figures import Findings
+    from sluicegate.bench.stage import Stage
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How much is measured.
+
+    ``gates`` are pairs of processes and commit interval in ms; ``seconds`` is the length of one flow of the latencies.
+    """
+
+    rounds: int
+    gates: tuple[tuple[int, int], ...]
+    intents: int
+    rates: tuple[int, ...]
+    seconds: float
+    events: int
+
+
+WHOLE: Final = Size(
+    rounds=5, gates=((1, 5), (2, 5), (1, 50)), intents=20_000, rates=(100, 1_000), seconds=2.0, events=20_000
+)
+"""5 ms is the interval that a figure of the gate is about, 50 ms is what `up` runs with."""
+QUICK: Final = Size(rounds=1, gates=((1, 5),), intents=200, rates=(100,), seconds=0.5, events=400)
+
+
+def _gate(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import gate
+
+    gate.measure(stage, findings, rounds=size.rounds, count_max=size.intents, settings=size.gates)
+
+
+def _latency(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import latency
+
+    latency.measure(stage, findings, rounds=size.rounds, rates=size.rates, seconds=size.seconds)
+
+
+def _projection(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import projection
+
+    projection.measure(stage, findings, rounds=size.rounds, count=size.events)
+
+
+def _profile(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import breakdown
+
+    breakdown.measure(findings, count=min(size.intents, 5_000), rounds=size.rounds)
+
+
+MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
+    "gate": _gate,
+    "latency": _latency,
+    "projection": _projection,
+    "profile": _profile,
+}
+
+
+def run(names: Sequence[str], as_json: bool, size: Size = WHOLE) -> None:
+    """Measure what is named, all by default, and print it. Raises BadInput for a name that is none."""
+    for name in names:
+        if name not in MEASUREMENTS:
+            raise BadInput(f"no measurement is called `{name}`; there are {', '.join(MEASUREMENTS)}")
+    findings = measure(names or tuple(MEASUREMENTS), size)
+    typer.echo(msgspec.json.encode(findings).decode() if as_json else figures.table(findings))
+
+
+def measure(names: Sequence[str], size: Size) -> Findings:
+    """The findings of these measurements, in this order."""
+    from sluicegate.bench.stage import Stage
+
+    findings = figures.begin()
+    with tempfile.TemporaryDirectory(prefix="sluicegate-bench-") as folder:
+        stage = Stage(Path(folder))
+        try:
+            for name in names:
+                began = time.monotonic()
+                print(f"{name}: measuring, {size.rounds} rounds", file=sys.stderr, flush=True)
+                MEASUREMENTS[name](stage, findings, size)
+                print(f"{name}: done in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        finally:
+            stage.close()
+    return findings

@@ -1,0 +1,68 @@
+"""What is wrong with an intent before any policy is asked: its content, and the limits of its agent. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sluicegate.processors.plane import Turn
+from sluicegate.schemas.errors import BadPayload, SealingError
+from sluicegate.schemas.events import Intent
+from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+
+CHARS_MAX: Final = 200
+"""How long a job id or a topic may be."""
+TAGS_MAX: Final = 64
+TAG_CHARS_MAX: Final = 100
+"""How many tags an agent may add, and how long: judgements are remembered by topic and tags."""
+INTENT_REST_BYTES_MAX: Final = 262_144
+"""What an intent may weigh besides its payload: context, tags, parents, names. A request must hold it all."""
+
+
+def content_fault(intent: Intent, tenant: str) -> tuple[str, str] | None:
+    """What is wrong with an intent's own content: (code, message), or None."""
+    if not 0 < len(intent.job_id) <= CHARS_MAX or not 0 < len(intent.topic) <= CHARS_MAX:
+        return "malformed", f"job id and topic have 1 to {CHARS_MAX} characters"
+    if intent.tenant != tenant:
+        return (
+            "malformed",
+            f"for tenant `{intent.tenant[:CHARS_MAX]}`, and this is `{tenant}`; name the one you write to",
+        )
+    if len(intent.risk_tags) > TAGS_MAX or not all(0 < len(tag) <= TAG_CHARS_MAX for tag in intent.risk_tags):
+        return "malformed", f"at most {TAGS_MAX} tags of 1 to {TAG_CHARS_MAX} characters each"
+    if intent.confidence is not None and not 0.0 <= intent.confidence <= 1.0:
+        return "malformed", f"confidence `{intent.confidence}` is not between 0 and 1"
+    try:
+        content, salt = unseal(intent.payload)
+        parse_strict(content)
+    except (SealingError, BadPayload) as error:
+        return "malformed", str(error)
+    if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:
+        return "hash_mismatch", "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
+    return None
+
+
+def limit_fault(turn: Turn, intent: Intent) -> tuple[str, str] | None:
+    """Which limit the agent has reached: (code, message), or None. Counts this intent against the minute."""
+    limits, card = turn.control.settings, turn.card
+    minute = turn.at_ms // 60_000
+    if card.minute != minute:
+        card.minute, card.minute_intents = minute, 0
+    card.minute_intents += 1
+    size, whole = len(intent.payload.content), len(turn.record.value)
+    if whole > limits.payload_bytes_max + INTENT_REST_BYTES_MAX:
+        return "intent_bytes_max", f"`{whole}` bytes of intent besides its payload's limit; shorten its context"
+    if size > limits.payload_bytes_max:
+        return "payload_bytes_max", f"`{size}` bytes of payload, limit {limits.payload_bytes_max}; send a reference"
+    if card.minute_intents > limits.intents_per_min_max:
+        return (
+            "intents_per_min_max",
+            f"more than {limits.intents_per_min_max} intents in this minute; wait for the next",
+        )
+    if card.in_flight >= limits.in_flight_max:
+        return "in_flight_max", f"{card.in_flight} jobs in flight, limit {limits.in_flight_max}; wait for results"
+    if card.open_requests >= limits.open_requests_max:
+        return (
+            "open_requests_max",
+            f"{card.open_requests} open requests, limit {limits.open_requests_max}; wait for people",
+        )
+    return None
