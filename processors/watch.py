@@ -18,6 +18,7 @@ on this machine only decides when to try.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -137,6 +138,12 @@ class Watch:
                 await self._rest()
                 if time.monotonic() - rested_from > SESSION_TIMEOUT_SEC:
                     raise Unavailable("the process was suspended for longer than its session; its partitions are gone")
+
+    async def finish(self, turns: asyncio.Task[None]) -> None:
+        """End ``turns``, the task of `run`, between two turns: cut short, a turn would fire again at the next start."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SEC_MAX), self._turn:
+                turns.cancel()
 
     def _connect(self) -> None:
         requests = self.app.topic(
@@ -294,7 +301,8 @@ async def run_watch(watch: Watch, stop: asyncio.Event) -> None:
                 f"the watch got no partition in {READY_SEC_MAX:g} s; check its group, its topics and their access lists"
             )
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        _check(watch, turns)
+        _check(watch, turns, stop)
+        await watch.finish(turns)
     finally:
         watch.ready.clear()
         for task in (*tasks, ready):
@@ -303,13 +311,15 @@ async def run_watch(watch: Watch, stop: asyncio.Event) -> None:
         await _stop(watch.app)
 
 
-def _check(watch: Watch, turns: asyncio.Task[None]) -> None:
+def _check(watch: Watch, turns: asyncio.Task[None], stop: asyncio.Event) -> None:
     failure = turns.exception() if turns.done() and not turns.cancelled() else watch.app.crash_reason
     if isinstance(failure, SluicegateError):
         raise failure
     if failure is not None:
         what = f"{type(failure).__name__}: {failure}"
         raise Unavailable(f"the watch cannot go on ({what}); it begins anew from its changelog") from failure
+    if not stop.is_set():
+        raise Unavailable("the watch's application stopped by itself; it begins anew from its changelog")
 
 
 async def _stop(app: faust.App) -> None:

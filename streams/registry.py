@@ -16,6 +16,7 @@ from sluicegate.schemas.errors import InvariantBroken, Unavailable, Undecodable
 from sluicegate.schemas.events import EVENT_TYPES
 
 TIMEOUT_SEC = 10
+_NOT_FOUND = 404
 
 
 def file_id(schema: dict[str, Any]) -> int:
@@ -66,7 +67,10 @@ class ServerRegistry:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SEC) as answer:  # noqa: S310  # as above
                 return cast(dict[str, Any], json.load(answer))
         except urllib.error.HTTPError as error:
-            raise Undecodable(f"the registry at `{self._url}` answered {error.code} to `{path}`") from None
+            said = f"the registry at `{self._url}` answered {error.code} to `{path}`"
+            if error.code != _NOT_FOUND:  # its own trouble: no record may be judged malformed for it
+                raise Unavailable(f"{said}; mend it or unset `registry_url`") from None
+            raise Undecodable(said) from None
         except OSError as error:
             raise Unavailable(
                 f"the registry at `{self._url}` does not answer ({error}); start it or unset `registry_url`"

@@ -101,12 +101,12 @@ def test_quiet_topics_stay_fresh(reader: Make) -> None:
 
 def test_a_command_holds_within_the_control_age(kafka_site: KafkaSite, reader: Make) -> None:
     """Once a command is in the log, no answer is older than the control age."""
-    found = reader(age_ms_max=1_000)
+    found = reader(age_ms_max=5_000)
     found.current()
     _command(kafka_site, "pause")
     written = time.monotonic()
     _until(lambda: found.current() == ("pause",))
-    assert time.monotonic() - written < 1.0
+    assert time.monotonic() - written < 5.0
 
 
 def test_commands_in_a_transaction_do_not_hold_the_reader_up(kafka_site: KafkaSite, reader: Make) -> None:
@@ -120,6 +120,7 @@ def test_a_snapshot_that_has_not_arrived_is_waited_for(kafka_site: KafkaSite, re
     """A command may name a snapshot that is still on its way; until it is there nothing is judged."""
     _command(kafka_site, "activate s1")
     found = reader(wait_sec_max=0.5)
+    _until(lambda: found._caught_up)
     with pytest.raises(StaleControl, match="snapshot"):
         found.current()
     _command(kafka_site, "s1", SNAPSHOTS)

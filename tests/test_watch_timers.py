@@ -78,6 +78,21 @@ def test_a_fired_timer_read_again_after_a_restart_does_not_fire_again() -> None:
     assert again.due(5_000) == []
 
 
+def test_no_crash_while_settling_makes_a_fired_timer_new() -> None:
+    """After any number of the writes of a settlement a request read again is open already, or known to be old."""
+    for done in range(4):
+        entries: dict[bytes, bytes] = {}
+        book = TimerBook(0)
+        for offset in range(2):
+            store(entries, book.fold(request(offset, 1_000, timer_id=str(offset))))
+        writes = book.settle(book.due(1_000))
+        assert len(writes) == 3
+        store(entries, writes[:done])
+        again = TimerBook(0)
+        again.restore(entries)
+        assert [again.fold(request(offset, 1_000, timer_id=str(offset))) for offset in range(2)] == [[], []]
+
+
 def test_a_firing_replaced_meanwhile_leaves_the_younger_open() -> None:
     """Settling a firing closes the request it came from, never a younger one of the same timer."""
     book = TimerBook(0)
