@@ -220,7 +220,7 @@ def fault(
     turn: Turn, verdict: Verdict, person: str, entry: Open | None, request: ApprovalRequest | None
 ) -> tuple[str | None, str]:
     """Why a signed verdict does not count: (code, message), or (None, "")."""
-    missing = [EVIDENCE_NAMES.get(name, name) for name in EVIDENCE if getattr(verdict, name) in (None, "")]
+    missing = [EVIDENCE_NAMES.get(name, name) for name in EVIDENCE if getattr(verdict, name) in (None, "", 0)]
     if missing:
         return "incomplete", f"the evidence lacks {', '.join(f'`{name}`' for name in missing)}; send it complete"
     if verdict.approver_id != person:

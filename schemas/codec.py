@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Protocol, cast
@@ -15,7 +14,6 @@ import msgspec
 
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import EVENT_TYPES, Event
-from sluicegate.schemas.writer import writer_of
 
 MAGIC: Final = 0
 _PREFIX: Final = struct.Struct(">bI")
@@ -53,7 +51,7 @@ class Codec:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._writers: dict[type[Event], tuple[bytes, Callable[[Event], bytes]]] = {}
+        self._writers: dict[type[Event], tuple[bytes, dict[str, Any]]] = {}
         self._readers: dict[int, tuple[type[Event], dict[str, Any], dict[str, Any] | None]] = {}
 
     def encode(self, event: Event) -> bytes:
@@ -62,10 +60,13 @@ class Codec:
         known = self._writers.get(cls)
         if known is None:
             name = cls.__name__
-            known = (_PREFIX.pack(MAGIC, self._registry.id_of(name)), writer_of(name, schema_json(name)))
+            known = (_PREFIX.pack(MAGIC, self._registry.id_of(name)), parsed_schema(name))
             self._writers[cls] = known
-        prefix, write = known
-        return prefix + write(event)
+        prefix, schema = known
+        out = io.BytesIO()
+        out.write(prefix)
+        fastavro.schemaless_writer(out, schema, msgspec.to_builtins(event, builtin_types=(bytes,)))
+        return out.getvalue()
 
     def decode(self, value: bytes) -> Event:
         """The event in wire bytes. Raises Undecodable, saying why, for anything else."""

@@ -289,6 +289,7 @@ def replaced(world: World, place: tuple[str, int], **changes: Any) -> list[str]:
 def test_verify_names_what_is_wrong(world: World) -> None:
     """Each kind of fault by its own word."""
     world.command("pause", "job:other")
+    world.log.advance(30_000)
     world.submit("j1", "job.crm.read")
     assert "seq" in replaced(world, ("job.decisions", 1), seq=7)
     assert "judge" in replaced(world, ("job.decisions", 0), judge=2)
