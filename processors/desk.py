@@ -46,6 +46,10 @@ INCIDENT_CODES: Final = (
 )
 
 
+REMEMBERED_MS: Final = 30 * 24 * 3600 * 1000
+"""How long a late verdict is still told who decided and when."""
+
+
 class Open(msgspec.Struct, kw_only=True):
     """One request: encoded without its payload while open; who resolved it and when, afterwards."""
 
@@ -56,6 +60,7 @@ class Open(msgspec.Struct, kw_only=True):
     outcome: ResolutionOutcome | None = None
     by: str | None = None
     resolved_at_ms: int = 0
+    forget_at_ms: int = 0
 
 
 class DeskCard(Card, kw_only=True):
@@ -67,6 +72,12 @@ class DeskCard(Card, kw_only=True):
 def entry_name(request_id: str) -> str:
     """The name of a request's entry."""
     return f"request/{request_id}"
+
+
+def _entry(turn: Turn, request_id: str) -> Open | None:
+    """The request's entry; one that may be forgotten counts as absent, whatever the disk still holds."""
+    entry = turn.get(entry_name(request_id), Open)
+    return None if entry is not None and 0 < entry.forget_at_ms <= turn.at_ms else entry
 
 
 def addressed(topic: str, event: Event) -> bool:
@@ -110,7 +121,7 @@ def on_request(turn: Turn, request: ApprovalRequest) -> None:
             ref=request.request_id,
         )
         return
-    if turn.get(entry_name(request.request_id), Open) is not None:
+    if _entry(turn, request.request_id) is not None:
         _note(turn, "request", f"{request.request_id} is known", request)
         return
     light = msgspec.structs.replace(request, payload=_emptied(request), context=None)
@@ -154,7 +165,7 @@ def _request_of(turn: Turn, entry: Open) -> ApprovalRequest:
 
 def on_withdrawn(turn: Turn, event: RequestWithdrawn) -> None:
     """The origin needs no answer any more."""
-    entry = turn.get(entry_name(event.request_id), Open)
+    entry = _entry(turn, event.request_id)
     if entry is None or entry.outcome is not None:
         _note(turn, "withdrawal", f"{event.request_id} is not open")
         return
@@ -168,7 +179,7 @@ def on_withdrawn(turn: Turn, event: RequestWithdrawn) -> None:
 def on_timer(turn: Turn, event: TimerFired) -> None:
     """A deadline: what is still open expires, which is not a denial."""
     request_id = event.timer_id.removeprefix("expire/")
-    entry = turn.get(entry_name(request_id), Open)
+    entry = _entry(turn, request_id)
     if entry is None or entry.outcome is not None:
         _note(turn, "timer", "not armed")
         return
@@ -188,7 +199,7 @@ def on_verdict(turn: Turn, verdict: Verdict) -> None:
     record = turn.record
     topic = physical(turn.control.tenant, record.topic)
     checked = check(record.headers, topic, record.key, record.value, record.timestamp_ms, turn.control.key)
-    entry = turn.get(entry_name(verdict.request_id), Open)
+    entry = _entry(turn, verdict.request_id)
     request = None if entry is None or entry.outcome is not None else _request_of(turn, entry)
     code, message = checked.code, checked.message
     person = checked.principal.id if checked.principal is not None and checked.principal.kind == "person" else None
@@ -320,7 +331,9 @@ def resolve(
     turn.send("approval.resolutions", request.reply_key, resolution, derived_id("resolution", request.request_id))
     turn.card.open -= 1
     closed = msgspec.structs.replace(entry, request=b"", outcome=outcome, by=by, resolved_at_ms=turn.at_ms)
+    closed.forget_at_ms = turn.at_ms + REMEMBERED_MS
     turn.put(entry_name(request.request_id), closed)
+    turn.retire(entry_name(request.request_id), closed.forget_at_ms)
 
 
 PLANE: Final = Plane("desk", "approval.events", DeskCard, addressed, handle)

@@ -13,6 +13,7 @@ import msgspec
 from sluicegate.policies.evaluate import Judgement, Subject
 from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault
 from sluicegate.processors.gate_state import (
+    REMEMBERED_MS,
     GateCard,
     Job,
     arm,
@@ -237,7 +238,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) 
     open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
     request_id: str | None = None
     if judgement.decision == "DENY":
-        shut(turn, job, "unknown" if job.lost else "denied")
+        shut(turn, intent, job, "unknown" if job.lost else "denied")
     elif judgement.decision == "REQUIRE_APPROVAL" and open_rules:
         if job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
             hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
@@ -366,7 +367,9 @@ def on_incident(turn: Turn, event: Incident) -> None:
             ref=event.incident_id,
         )
         return
-    turn.put(f"incident/{event.incident_id}", Job(phase="closed", job_hash=""))
+    forget_at_ms = turn.at_ms + REMEMBERED_MS  # a replay after that is stale
+    turn.put(f"incident/{event.incident_id}", Job(phase="closed", job_hash="", forget_at_ms=forget_at_ms))
+    turn.retire(f"incident/{event.incident_id}", forget_at_ms)
     turn.journal(
         Noted, job_id=event.job_id, agent_id=event.agent_id, kind="incident", detail=f"{event.kind}: {event.note}"
     )

@@ -271,7 +271,7 @@ def close(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, reason: str
         request_id=job.request_id,
         run_id=intent.run_id,
     )
-    shut(turn, job, outcome)
+    shut(turn, intent, job, outcome)
     save(turn, intent, job)
 
 
@@ -287,7 +287,7 @@ def _discount(turn: Turn, job: Job) -> None:
         job.counted = False
 
 
-def shut(turn: Turn, job: Job, outcome: JobOutcome) -> None:
+def shut(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome) -> None:
     """Mark the entry closed and drop what it held."""
     _discount(turn, job)
     job.phase = "closed"
@@ -295,3 +295,4 @@ def shut(turn: Turn, job: Job, outcome: JobOutcome) -> None:
     job.intent = b""
     job.satisfied = []
     job.forget_at_ms = turn.at_ms + REMEMBERED_MS
+    turn.retire(entry_name(intent.job_id), job.forget_at_ms)

@@ -284,6 +284,7 @@ def _over(turn: Turn, job_id: str, attempt: Attempt) -> None:
     attempt.phase = "ended"
     attempt.forget_at_ms = turn.at_ms + REMEMBERED_MS
     turn.put(entry_name(job_id), attempt)
+    turn.retire(entry_name(job_id), attempt.forget_at_ms)
 
 
 def _end(

@@ -44,8 +44,25 @@ class Card(msgspec.Struct, kw_only=True):
 
     seq: int = 0
     at_ms: int = 0
+    retired_from: int = 0
+    retired_to: int = 0
 
 
+class Retired(msgspec.Struct):
+    """An entry that is over, in the order in which it may be deleted; numbered from the card's ``retired_from``."""
+
+    name: str
+    forget_at_ms: int
+
+
+class Forgettable(msgspec.Struct):
+    """What is read of an entry to tell whether it is still the one that was retired."""
+
+    forget_at_ms: int = 0
+
+
+FORGET_PER_TURN: Final = 2
+"""How many retired entries a retirement deletes at most: more than one, so that they never pile up."""
 S = TypeVar("S", bound=msgspec.Struct)
 E = TypeVar("E")
 _packed: Final = msgspec.msgpack.Encoder().encode
@@ -114,6 +131,24 @@ class Turn:
     def drop(self, name: str) -> None:
         """Delete an entry."""
         self._store.delete(name)
+
+    def retire(self, name: str, forget_at_ms: int) -> None:
+        """Have an entry that is over deleted once ``forget_at_ms``, a field of its own, has come.
+
+        What is retired waits in a queue in the state itself, and every retirement takes from its head: so the state
+        holds what is open and what may still be asked for, in any engine, and replay deletes the same.
+        """
+        self.put(f"retired/{self.card.retired_to}", Retired(name, forget_at_ms))
+        self.card.retired_to += 1
+        for _ in range(FORGET_PER_TURN):
+            head = self.get(f"retired/{self.card.retired_from}", Retired)
+            if head is None or head.forget_at_ms > self.at_ms:
+                return
+            self.drop(f"retired/{self.card.retired_from}")
+            self.card.retired_from += 1
+            left = self.get(head.name, Forgettable)
+            if left is not None and left.forget_at_ms == head.forget_at_ms:
+                self.drop(head.name)
 
     def journal(self, cls: Callable[..., E], **fields: Any) -> E:
         """Write the next event of this key's journal."""

@@ -151,3 +151,20 @@ def test_state_holds_two_entries_per_open_job(world: World) -> None:
     assert sorted(entries) == ["card", *[f"job/j{number}" for number in range(5)]]
     card = msgspec.msgpack.decode(entries["card"])
     assert (card["in_flight"], card.get("open_requests", 0)) == (5, 0)
+
+
+def test_what_is_over_leaves_the_state(world: World) -> None:
+    """Closed jobs, attempts and requests are deleted once nobody may ask for them: disk follows what is open."""
+    for day in range(5):
+        for number in range(4):
+            name = f"d{day}n{number}"
+            world.submit(name, "job.crm.read")
+            world.start(world.grants(name)[0])
+            world.finish(world.grants(name)[0])
+            world.submit(f"ask-{name}", "job.deploy.web")
+            world.decide(f"ask-{name}", "deny")
+        world.advance(31 * 24 * 3600)
+    for engine, bound in zip(world.engines, (20, 12, 12), strict=True):
+        entries = [name for names in engine._group.state.values() for name in names]
+        assert len(entries) <= bound, entries
+    assert world.verified().clean
