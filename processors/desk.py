@@ -97,10 +97,7 @@ def handle(turn: Turn, event: Event) -> None:
     elif topic == "timer.fired.desk" and isinstance(event, TimerFired):
         on_timer(turn, event)
     else:
-        name = type(event).__name__
-        turn.refuse(
-            subject="input", code="wrong_topic", message=f"`{name}` does not belong on `{topic}`", incident=True
-        )
+        turn.misplaced(event)
 
 
 def _note(turn: Turn, kind: str, detail: str, request: ApprovalRequest | None = None) -> None:

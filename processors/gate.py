@@ -86,10 +86,7 @@ def handle(turn: Turn, event: Event) -> None:
     elif topic == "timer.fired.gate" and isinstance(event, TimerFired):
         on_timer(turn, event)
     else:
-        name = type(event).__name__
-        turn.refuse(
-            subject="input", code="wrong_topic", message=f"`{name}` does not belong on `{topic}`", incident=True
-        )
+        turn.misplaced(event)
 
 
 # --- what agents send

@@ -107,10 +107,7 @@ def handle(turn: Turn, event: Event) -> None:
     ):
         on_worker_event(turn, event)
     else:
-        name = type(event).__name__
-        turn.refuse(
-            subject="input", code="wrong_topic", message=f"`{name}` does not belong on `{topic}`", incident=True
-        )
+        turn.misplaced(event)
 
 
 def _ids(event: WorkerEvent | Granted) -> dict[str, Any]:

@@ -174,6 +174,11 @@ class Turn:
         known: dict[str, Any] = {"job_id": "", "agent_id": "", "incident": False, "authenticated": False}
         return self.journal(Refused, **{**known, **fields})
 
+    def misplaced(self, event: Event) -> None:
+        """Refuse an event that has nothing to seek on the input's topic."""
+        message = f"`{type(event).__name__}` does not belong on `{self.record.topic}`"
+        self.refuse(subject="input", code="wrong_topic", message=message, incident=True)
+
     def close(self) -> None:
         """End the turn: the card is written, and an input without a trace is a fault of the step."""
         if not self.journaled:
