@@ -190,18 +190,18 @@ def test_a_reader_that_ends_wakes_who_waits(kafka_site: KafkaSite, reader: Make)
 
 
 def test_asking_for_fresh_control_costs_little(reader: Make) -> None:
-    """It is asked before each record: a few microseconds at most, even on a busy machine."""
+    """It is asked before each record, so it must be a look at the clock and not a question to the broker."""
     found = reader(age_ms_max=5_000)
     found.current()
-    best = min(_timed(found) for _ in range(20))
-    assert best < 3e-6
+    look = min(_timed(time.monotonic) for _ in range(20))
+    assert min(_timed(found.current) for _ in range(20)) < 100 * look
 
 
-def _timed(found: ControlReader[State]) -> float:
+def _timed(call: Callable[[], object]) -> float:
     begun = time.perf_counter()
     for _ in range(1_000):
-        found.current()
-    return (time.perf_counter() - begun) / 1_000
+        call()
+    return time.perf_counter() - begun
 
 
 @pytest.fixture
