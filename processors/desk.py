@@ -23,14 +23,11 @@ from sluicegate.schemas.events import (
     ResolutionOutcome,
     Resolved,
     TimerFired,
-    TimerRequest,
     Verdict,
     VerdictAccepted,
     VerdictRef,
 )
 from sluicegate.schemas.ids import derived_id
-from sluicegate.streams.identity import check
-from sluicegate.streams.topics import physical
 
 EVIDENCE: Final = ("policy_snapshot", "job_hash", "approver_id", "decision_ts_ms")
 """The evidence contract: what a verdict must carry (article, reviewer operations)."""
@@ -72,6 +69,11 @@ class DeskCard(Card, kw_only=True):
 def entry_name(request_id: str) -> str:
     """The name of a request's entry."""
     return f"request/{request_id}"
+
+
+def timer_name(request_id: str) -> str:
+    """The id of the timer of a request's deadline."""
+    return f"expire/{request_id}"
 
 
 def _entry(turn: Turn, request_id: str) -> Open | None:
@@ -141,16 +143,11 @@ def on_request(turn: Turn, request: ApprovalRequest) -> None:
         reason=request.reason,
         expires_at_ms=request.expires_at_ms,
     )
-    _arm(turn, request.request_id, request.expires_at_ms)
+    turn.arm(timer_name(request.request_id), request.expires_at_ms)
 
 
 def _emptied(request: ApprovalRequest) -> Any:
     return msgspec.structs.replace(request.payload, content=b"", nonce=b"")
-
-
-def _arm(turn: Turn, request_id: str, fire_at_ms: int) -> None:
-    timer = TimerRequest(owner="desk", key=turn.key, timer_id=f"expire/{request_id}", fire_at_ms=fire_at_ms)
-    turn.send("timer.requests", turn.key, timer, f"desk/{turn.key}/{timer.timer_id}/{fire_at_ms}")
 
 
 def _request_of(turn: Turn, entry: Open) -> ApprovalRequest:
@@ -182,7 +179,7 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
         return
     request = _request_of(turn, entry)
     if turn.at_ms < entry.expires_at_ms:
-        _arm(turn, request_id, entry.expires_at_ms)
+        turn.arm(timer_name(request_id), entry.expires_at_ms)
         _note(turn, "timer", "early", request)
         return
     resolve(turn, request, entry, "expired", None, [], request.constraints)
@@ -193,9 +190,7 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
 
 def on_verdict(turn: Turn, verdict: Verdict) -> None:
     """Count a verdict once, or refuse it with the reason."""
-    record = turn.record
-    topic = physical(turn.control.tenant, record.topic)
-    checked = check(record.headers, topic, record.key, record.value, record.timestamp_ms, turn.control.key)
+    checked = turn.checked()
     entry = _entry(turn, verdict.request_id)
     request = None if entry is None or entry.outcome is not None else _request_of(turn, entry)
     code, message = checked.code, checked.message

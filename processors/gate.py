@@ -13,10 +13,8 @@ import msgspec
 from sluicegate.policies.evaluate import Judgement, Subject
 from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault
 from sluicegate.processors.gate_state import (
-    REMEMBERED_MS,
     GateCard,
     Job,
-    arm,
     ask_people,
     canonical,
     close,
@@ -27,8 +25,9 @@ from sluicegate.processors.gate_state import (
     judged_tags,
     save,
     shut,
+    timer_name,
 )
-from sluicegate.processors.plane import Plane, Turn
+from sluicegate.processors.plane import REMEMBERED_MS, Plane, Turn
 from sluicegate.schemas.errors import InvariantBroken
 from sluicegate.schemas.events import (
     AttemptEnded,
@@ -45,8 +44,6 @@ from sluicegate.schemas.events import (
     Withdrawal,
 )
 from sluicegate.schemas.ids import derived_id
-from sluicegate.streams.identity import Checked, check
-from sluicegate.streams.topics import physical
 
 INCIDENT_CODES: Final = (
     "bad_signature",
@@ -92,15 +89,9 @@ def handle(turn: Turn, event: Event) -> None:
 # --- what agents send
 
 
-def _checked(turn: Turn) -> Checked:
-    record = turn.record
-    topic = physical(turn.control.tenant, record.topic)
-    return check(record.headers, topic, record.key, record.value, record.timestamp_ms, turn.control.key)
-
-
 def _fault_of_sender(turn: Turn, job_id: str, agent_id: str, subject: str) -> bool:
     """Refuse, and say so, what the named agent has not signed, freshly, under its own key."""
-    checked = _checked(turn)
+    checked = turn.checked()
     principal = checked.principal
     code, message = checked.code, checked.message
     if code is None and (principal is None or principal.kind != "agent" or principal.id != agent_id):
@@ -234,9 +225,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) 
     judgement = msgspec.structs.replace(judgement, constraints=ceiling)
     open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
     request_id: str | None = None
-    if judgement.decision == "DENY":
-        shut(turn, intent, job, "unknown" if job.lost else "denied")
-    elif judgement.decision == "REQUIRE_APPROVAL" and open_rules:
+    if judgement.decision == "REQUIRE_APPROVAL" and open_rules:
         if job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
             hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
             return
@@ -245,12 +234,15 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) 
         )
     decision = decide(turn, intent, judgement, rules=rules, request_id=request_id, again_after=again_after)
     job.decision, job.decision_seq = decision.decision, decision.seq
-    if request_id is None and judgement.decision != "DENY":
+    if judgement.decision == "DENY" and job.lost:
+        close(turn, intent, job, "denied", judgement.reason, "policy")
+        return
+    if judgement.decision == "DENY":
+        shut(turn, intent, job, "denied")
+    elif request_id is None:
         job.constraints = canonical(ceiling)
         job.permitted = True
         grant(turn, intent, job)
-    if judgement.decision == "DENY" and job.lost:
-        close(turn, intent, job, "denied", judgement.reason, "policy")
     save(turn, intent, job)
 
 
@@ -344,7 +336,7 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
 
 def on_incident(turn: Turn, event: Incident) -> None:
     """Record an incident that an authorised person or monitor reports; what it does to trust comes with trust."""
-    checked = _checked(turn)
+    checked = turn.checked()
     code, message = checked.code, checked.message
     if code is None and (checked.principal is None or checked.principal.kind not in ("operator", "monitor")):
         code, message = "wrong_signer", "incidents are signed by a monitor or an operator"
@@ -381,7 +373,7 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
         return
     if turn.at_ms < job.hold_until_ms:
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="early")
-        arm(turn, job_id, job.hold_until_ms)
+        turn.arm(timer_name(job_id), job.hold_until_ms)
         return
     intent = _intent_of(turn, job)
     scope = _paused(turn, intent)
@@ -395,7 +387,7 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
 
 def unprocessable(turn: Turn, code: str, message: str) -> None:
     """Tell the agent, where it can be known, that its intent was no intent."""
-    checked = _checked(turn)
+    checked = turn.checked()
     own = checked.principal is not None and checked.principal.kind == "agent" and checked.principal.id == turn.key
     subject = dict(turn.record.headers).get("ce_subject", b"").decode("utf-8", errors="replace")
     turn.refuse(

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from sluicegate.policies.evaluate import Judgement
-from sluicegate.processors.plane import Card, Turn
+from sluicegate.processors.plane import REMEMBERED_MS, Card, Turn
 from sluicegate.schemas.events import (
     ApprovalRequest,
     Closed,
@@ -21,13 +21,9 @@ from sluicegate.schemas.events import (
     JobOutcome,
     RequestKind,
     RuleRef,
-    TimerRequest,
 )
 from sluicegate.schemas.ids import derived_id
-from sluicegate.streams.identity import STALE_AFTER_MS
 
-REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
-"""How long a job id is remembered after its job ended: twice the staleness limit, so once means once."""
 DEFAULT_DESK: Final = "desk"
 DEFAULT_QUEUE: Final = "default"
 NO_CONSTRAINTS: Final = "{}"
@@ -74,6 +70,11 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
 def entry_name(job_id: str) -> str:
     """The name of a job's entry."""
     return f"job/{job_id}"
+
+
+def timer_name(job_id: str) -> str:
+    """The id of the timer of a held job."""
+    return f"hold/{job_id}"
 
 
 def job_of(turn: Turn, job_id: str) -> Job | None:
@@ -242,15 +243,8 @@ def hold(turn: Turn, intent: Intent, job: Job, scope: str) -> None:
         job_hash=intent.job_hash,
         until_ms=job.hold_until_ms,
     )
-    arm(turn, intent.job_id, job.hold_until_ms)
+    turn.arm(timer_name(intent.job_id), job.hold_until_ms)
     save(turn, intent, job)
-
-
-def arm(turn: Turn, job_id: str, fire_at_ms: int) -> None:
-    """Ask the watch to wake this key for a held job."""
-    timer_id = f"hold/{job_id}"
-    timer = TimerRequest(owner="gate", key=turn.key, timer_id=timer_id, fire_at_ms=fire_at_ms)
-    turn.send("timer.requests", turn.key, timer, f"gate/{turn.key}/{timer_id}/{fire_at_ms}")
 
 
 def close(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, reason: str | None, by: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sluicegate.processors.plane import Card, Plane, Turn
+from sluicegate.processors.plane import REMEMBERED_MS, Card, Plane, Turn
 from sluicegate.schemas.errors import InvariantBroken, SealingError
 from sluicegate.schemas.events import (
     AttemptEnded,
@@ -28,17 +28,13 @@ from sluicegate.schemas.events import (
     Result,
     Started,
     TimerFired,
-    TimerRequest,
 )
 from sluicegate.schemas.payload import unseal
-from sluicegate.streams.identity import STALE_AFTER_MS
 
 NO_RULE: Final = "none"
 """The name of the review rule while review is a pass-through."""
 WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, Output)
 WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | Output
-REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
-"""How long an attempt is remembered after it ended."""
 LATE_MS_MAX: Final = 5_000
 """A lease's firing later than this says that outputs or the watch was away: the lease is counted anew from it."""
 JOB_ID_CHARS_MAX: Final = 200
@@ -225,7 +221,7 @@ def _park(turn: Turn, event: WorkerEvent) -> None:
     parked = turn.get(name, Parked)
     if parked is None:
         parked = Parked(until_ms=turn.at_ms + settings.unmatched_wait_sec * 1000 // 2)
-        _arm(turn, name, parked.until_ms)
+        turn.arm(name, parked.until_ms)
     parked.events.append(turn.codec.encode(event))
     turn.card.parked += 1
     turn.put(name, parked)
@@ -272,7 +268,7 @@ def _started(turn: Turn, event: Started, attempt: Attempt) -> None:
     attempt.worker_id = event.worker_id
     attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
     turn.put(entry_name(event.job_id), attempt)
-    _arm(turn, f"lease/{event.job_id}/{event.attempt}", attempt.lease_until_ms)
+    turn.arm(f"lease/{event.job_id}/{event.attempt}", attempt.lease_until_ms)
     _note(turn, event, "started", event.worker_id)
     _unpark(turn, event.job_id, attempt)
 
@@ -333,11 +329,6 @@ def _output(turn: Turn, event: Output, attempt: Attempt) -> None:
 # --- time
 
 
-def _arm(turn: Turn, timer_id: str, fire_at_ms: int) -> None:
-    timer = TimerRequest(owner="outputs", key=turn.key, timer_id=timer_id, fire_at_ms=fire_at_ms)
-    turn.send("timer.requests", turn.key, timer, f"outputs/{turn.key}/{timer_id}/{fire_at_ms}")
-
-
 def on_timer(turn: Turn, event: TimerFired) -> None:
     """A lease ran out, or something waited too long for its grant."""
     kind, _, rest = event.timer_id.partition("/")
@@ -355,13 +346,13 @@ def _lease_over(turn: Turn, job_id: str, number: str, late_ms: int) -> None:
     if attempt is None or attempt.phase != "started" or str(attempt.attempt) != number:
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="not armed")
     elif turn.at_ms < attempt.lease_until_ms:
-        _arm(turn, f"lease/{job_id}/{number}", attempt.lease_until_ms)
+        turn.arm(f"lease/{job_id}/{number}", attempt.lease_until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="lease renewed")
     elif late_ms > LATE_MS_MAX:
         # Signs of life and the output itself may stand in the log unread: they are met before the next firing.
         attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
         turn.put(entry_name(job_id), attempt)
-        _arm(turn, f"lease/{job_id}/{number}", attempt.lease_until_ms)
+        turn.arm(f"lease/{job_id}/{number}", attempt.lease_until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="fired late")
     else:
         _over(turn, job_id, attempt)
@@ -384,14 +375,14 @@ def _parked_over(turn: Turn, job_id: str) -> None:
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="not armed")
         return
     if turn.at_ms < parked.until_ms:
-        _arm(turn, name, parked.until_ms)
+        turn.arm(name, parked.until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="early")
         return
     if parked.again:
         parked.again = False
         parked.until_ms = turn.at_ms + turn.control.settings.unmatched_wait_sec * 1000 // 2
         turn.put(name, parked)
-        _arm(turn, name, parked.until_ms)
+        turn.arm(name, parked.until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="once more")
         return
     turn.drop(name)

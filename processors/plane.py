@@ -18,12 +18,13 @@ import msgspec
 from sluicegate.processors.control import Control
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import InvariantBroken, RecordTooLarge, Undecodable
-from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused
+from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused, TimerRequest
 from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES, seal
 from sluicegate.streams.engine import Headers, Out, Record, Store, check_state
+from sluicegate.streams.identity import STALE_AFTER_MS, Checked, check
 from sluicegate.streams.partitioner import partition_for
-from sluicegate.streams.topics import MESSAGE_BYTES_MAX
+from sluicegate.streams.topics import MESSAGE_BYTES_MAX, physical
 
 JUDGE: Final = 1
 """The version of what the steps mean; raised with every change that would recompute a decision differently."""
@@ -61,6 +62,8 @@ class Forgettable(msgspec.Struct):
     forget_at_ms: int = 0
 
 
+REMEMBERED_MS: Final = 2 * STALE_AFTER_MS
+"""How long what is over is remembered: twice the staleness limit, so once means once."""
 FORGET_PER_TURN: Final = 2
 """How many retired entries a retirement deletes at most: more than one, so that they never pile up."""
 S = TypeVar("S", bound=msgspec.Struct)
@@ -173,6 +176,18 @@ class Turn:
         """Journal a refusal; by default of nobody's job and no attack."""
         known: dict[str, Any] = {"job_id": "", "agent_id": "", "incident": False, "authenticated": False}
         return self.journal(Refused, **{**known, **fields})
+
+    def arm(self, timer_id: str, fire_at_ms: int) -> None:
+        """Ask the watch to wake this key at a time; the same timer again replaces it."""
+        owner = self.plane.name
+        timer = TimerRequest(owner=owner, key=self.key, timer_id=timer_id, fire_at_ms=fire_at_ms)
+        self.send("timer.requests", self.key, timer, f"{owner}/{self.key}/{timer_id}/{fire_at_ms}")
+
+    def checked(self) -> Checked:
+        """Who signed the input, or why that cannot be said."""
+        record = self.record
+        topic = physical(self.control.tenant, record.topic)
+        return check(record.headers, topic, record.key, record.value, record.timestamp_ms, self.control.key)
 
     def misplaced(self, event: Event) -> None:
         """Refuse an event that has nothing to seek on the input's topic."""
