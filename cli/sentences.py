@@ -77,7 +77,12 @@ _DECIDED: Final = {
 
 
 def _decision(event: ev.Decision) -> str:
-    observed = ", only observed" if event.mode == "observe" else ""
+    observed = ""
+    if event.observed is not None:
+        would = _rules(event.observed.rules)
+        observed = f", and would be {event.observed.decision} were it not only observed{would}"
+    elif event.break_glass:
+        observed = f", with no person asked under {_v(event.break_glass)}"
     limits = _under(event.constraints) if event.decision != "DENY" else ""
     decided = f"{event.decision}: job {_v(event.job_id)} of {_v(event.agent_id)} {_DECIDED[event.decision]}{limits}"
     return f"{decided}{observed}{_because(event.reason)}{_rules(event.rules)}"
@@ -158,12 +163,24 @@ def _progressed(event: ev.Progressed) -> str:
     )
 
 
-_ENDS: Final = {"finished": "finished", "failed": "failed in", "lapsed": "let lapse"}
+_ENDS: Final = {"finished": "finished", "failed": "failed in", "lapsed": "let lapse", "stopped": "stopped"}
 
 
 def _ended(event: ev.Ended) -> str:
     what = f"job {_v(event.job_id)}, attempt {event.attempt}"
     return f"worker {_v(event.worker_id)} {_ENDS[event.outcome]} {what}{_because(event.detail)}"
+
+
+_STOPS: Final = {
+    "stopped": "has stopped it; what it did outside is not undone",
+    "already_finished": "had finished it already",
+    "unknown": "cannot say what became of it",
+}
+
+
+def _stop_answered(event: ev.StopAnswered) -> str:
+    what = f"job {_v(event.job_id)}, attempt {event.attempt}"
+    return f"worker {_v(event.worker_id)} was told to stop {what}, and {_STOPS[event.answer]}{_because(event.detail)}"
 
 
 def _output(event: ev.Output) -> str:
@@ -175,9 +192,16 @@ def _attempt_opened(event: ev.AttemptOpened) -> str:
     return f"output review waits for attempt {event.attempt} of job {_v(event.job_id)}"
 
 
+_ATTEMPTS: Final = {
+    "lapsed": "lapsed before it started",
+    "lost": "was lost: its worker gave no more sign of life",
+    "revoked": "was revoked before it started",
+}
+
+
 def _attempt_ended(event: ev.AttemptEnded) -> str:
-    how = "lapsed before it started" if event.outcome == "lapsed" else "was lost: its worker gave no more sign of life"
-    return f"attempt {event.attempt} of job {_v(event.job_id)} {how}{_because(event.detail)}"
+    what = f"attempt {event.attempt} of job {_v(event.job_id)}"
+    return f"{what} {_ATTEMPTS[event.outcome]}{_because(event.detail)}"
 
 
 def _result(event: ev.Result) -> str:
@@ -193,10 +217,16 @@ def _incident(event: ev.Incident) -> str:
     return f"an incident of {_v(event.agent_id)}{about} is reported: {_v(event.kind)}{_because(event.note)}"
 
 
+_QUESTIONS: Final = {
+    "intent": "whether it may run for",
+    "lost_attempt": "after a lost attempt whether it may run again for",
+    "break_glass": "to review what ran under break-glass for",
+}
+
+
 def _approval_request(event: ev.ApprovalRequest) -> str:
-    what = "whether" if event.kind == "intent" else "after a lost attempt whether"
     return (
-        f"queue {_v(event.queue)} is asked {what} {_v(event.agent_id)} may run {_v(event.topic)} "
+        f"queue {_v(event.queue)} is asked {_QUESTIONS[event.kind]} {_v(event.agent_id)} {_v(event.topic)} "
         f"(job {_v(event.job_id)}) until {_clock(event.expires_at_ms)}{_because(event.reason)}"
     )
 
@@ -211,7 +241,11 @@ def _verdict(event: ev.Verdict) -> str:
     return f"{said}{_under(event.constraints)}{_because(event.reason)}"
 
 
-_ASKED: Final = {"intent": "job", "lost_attempt": "the lost attempt of job"}
+_ASKED: Final = {
+    "intent": "job",
+    "lost_attempt": "the lost attempt of job",
+    "break_glass": "the break-glass run of job",
+}
 
 
 def _request_opened(event: ev.RequestOpened) -> str:
@@ -256,10 +290,24 @@ def _acknowledged(event: ev.Acknowledged) -> str:
     return f"gate {_v(event.instance)} refuses {what} {_v(event.command_id)} as {_v(event.code)}"
 
 
+_COMMANDS: Final = {
+    "pause": "pauses",
+    "resume": "resumes",
+    "stop": "stops",
+    "revoke": "revokes every grant of",
+    "break_glass": "breaks the glass for",
+}
+
+
 def _command(event: ev.Command) -> str:
     if event.kind == "activate":
-        return f"{_v(event.by)} activates policy {_v(event.policy_snapshot)}{_because(event.reason)}"
-    return f"{_v(event.by)} {event.kind}s {_v(event.scope)}{_because(event.reason)}"
+        before = f" in place of {_v(event.previous)}" if event.previous else ""
+        changes = f" ({'; '.join([_v(line) for line in event.difference])})" if event.difference else ""
+        return f"{_v(event.by)} activates policy {_v(event.policy_snapshot)}{before}{_because(event.reason)}{changes}"
+    if event.kind == "sign_off":
+        return f"{_v(event.by)} agrees to activate policy {_v(event.policy_snapshot)}{_because(event.reason)}"
+    until = f" until {_clock(event.until_ms)}" if event.until_ms else ""
+    return f"{_v(event.by)} {_COMMANDS[event.kind]} {_v(event.scope)}{until}{_because(event.reason)}"
 
 
 def _snapshot_published(event: ev.SnapshotPublished) -> str:
@@ -292,6 +340,7 @@ _SENTENCES: Final = cast(
         ev.GrantRefused: _grant_refused,
         ev.Progressed: _progressed,
         ev.Ended: _ended,
+        ev.StopAnswered: _stop_answered,
         ev.Output: _output,
         ev.AttemptOpened: _attempt_opened,
         ev.AttemptEnded: _attempt_ended,

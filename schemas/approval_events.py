@@ -9,6 +9,7 @@ import msgspec
 
 from sluicegate.schemas.records import (
     Cause,
+    Fact,
     RequestKind,
     ResolutionOutcome,
     RuleRef,
@@ -50,6 +51,8 @@ class ApprovalRequest(msgspec.Struct, kw_only=True):
     plan_hash: str | None = None
     on_behalf_of: str | None = None
     correlation_id: str | None = None
+    facts: list[Fact] = []
+    level: int | None = None
 
 
 class RequestWithdrawn(msgspec.Struct, kw_only=True):

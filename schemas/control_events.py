@@ -45,7 +45,7 @@ class TimerFired(msgspec.Struct, kw_only=True):
 
 
 class Command(msgspec.Struct, kw_only=True):
-    """An operator's command to every process; signed."""
+    """A command to every process; signed by an operator, or by a person where policy names a role for it."""
 
     command_id: str
     kind: CommandKind
@@ -55,6 +55,10 @@ class Command(msgspec.Struct, kw_only=True):
     settings: str = "{}"
     reason: str | None = None
     by: str
+    previous: str | None = None
+    difference: list[str] = []
+    ref: str | None = None
+    until_ms: int | None = None
 
 
 class SnapshotPublished(msgspec.Struct, kw_only=True):

@@ -41,6 +41,7 @@ from sluicegate.schemas.job_events import (
     Repeated,
     Result,
     Started,
+    StopAnswered,
     Withdrawal,
 )
 from sluicegate.schemas.records import (
@@ -52,6 +53,7 @@ from sluicegate.schemas.records import (
     EndWord,
     Fact,
     JobOutcome,
+    Observed,
     RedactionDetail,
     RequestKind,
     ResolutionOutcome,
@@ -59,6 +61,7 @@ from sluicegate.schemas.records import (
     RuleRef,
     SafetyWord,
     Sealed,
+    StopWord,
     VerdictRef,
     VerdictWord,
 )
@@ -80,6 +83,7 @@ Event = (
     | GrantRefused
     | Progressed
     | Ended
+    | StopAnswered
     | Output
     | AttemptOpened
     | AttemptEnded
@@ -130,6 +134,7 @@ __all__ = [
     "JobOutcome",
     "Lapsed",
     "Noted",
+    "Observed",
     "Output",
     "Progressed",
     "RedactionDetail",
@@ -148,6 +153,8 @@ __all__ = [
     "Sealed",
     "SnapshotPublished",
     "Started",
+    "StopAnswered",
+    "StopWord",
     "TimerFired",
     "TimerRequest",
     "Verdict",

@@ -15,11 +15,13 @@ from sluicegate.schemas.records import (
     EndWord,
     Fact,
     JobOutcome,
+    Observed,
     RedactionDetail,
     RuleError,
     RuleRef,
     SafetyWord,
     Sealed,
+    StopWord,
 )
 
 
@@ -86,6 +88,10 @@ class Decision(msgspec.Struct, kw_only=True):
     plan_hash: str | None = None
     on_behalf_of: str | None = None
     parents: list[str] = []
+    level: int | None = None
+    observed: Observed | None = None
+    features: list[int] = []
+    break_glass: str | None = None
 
 
 class Granted(msgspec.Struct, kw_only=True):
@@ -280,6 +286,19 @@ class Ended(msgspec.Struct, kw_only=True):
     attempt: int
     worker_id: str
     outcome: EndWord
+    detail: str | None = None
+
+
+class StopAnswered(msgspec.Struct, kw_only=True):
+    """A worker's answer to a command that stops what runs; what a job did outside is not undone."""
+
+    job_id: str
+    agent_id: str
+    grant_id: str
+    attempt: int
+    worker_id: str
+    command_id: str
+    answer: StopWord
     detail: str | None = None
 
 

@@ -11,13 +11,14 @@ import msgspec
 
 DecisionWord = Literal["ALLOW", "ALLOW_WITH_CONSTRAINTS", "REQUIRE_APPROVAL", "DENY"]
 SafetyWord = Literal["ALLOW", "REDACT", "QUARANTINE"]
-RequestKind = Literal["intent", "lost_attempt"]
+RequestKind = Literal["intent", "lost_attempt", "break_glass"]
 ResolutionOutcome = Literal["approved", "denied", "expired", "withdrawn"]
 JobOutcome = Literal["succeeded", "failed", "denied", "expired", "withdrawn", "lapsed", "unknown"]
 VerdictWord = Literal["approve", "deny"]
-CommandKind = Literal["activate", "pause", "resume"]
-EndWord = Literal["finished", "failed", "lapsed"]
-AttemptWord = Literal["lapsed", "lost"]
+CommandKind = Literal["activate", "pause", "resume", "stop", "revoke", "break_glass", "sign_off"]
+EndWord = Literal["finished", "failed", "lapsed", "stopped"]
+AttemptWord = Literal["lapsed", "lost", "revoked"]
+StopWord = Literal["stopped", "already_finished", "unknown"]
 
 
 class Cause(msgspec.Struct, kw_only=True):
@@ -60,6 +61,15 @@ class Fact(msgspec.Struct, kw_only=True):
     name: str
     value: float | None = None
     source: str
+
+
+class Observed(msgspec.Struct, kw_only=True):
+    """What would have been decided, had everything that is only observed been enforced."""
+
+    decision: DecisionWord
+    rules: list[RuleRef] = []
+    constraints: str = "{}"
+    reason: str
 
 
 class RuleError(msgspec.Struct, kw_only=True):

@@ -102,7 +102,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         "Decision Granted Repeated Refused Held Closed Noted Acknowledged",
     ),
     _spec("job.grants", "job", "gate", "worker", "Grant", retention_ms=7 * DAY_MS, per="pool"),
-    _spec("job.starts", "agent", "worker", "outputs", "Started Lapsed GrantRefused Progressed Ended"),
+    _spec("job.starts", "agent", "worker", "outputs", "Started Lapsed GrantRefused Progressed Ended StopAnswered"),
     _spec("job.outputs", "agent", "worker", "outputs", "Output", retention_ms=30 * DAY_MS),
     _spec("job.results", "agent", "outputs", "gate agent", "Result AttemptOpened AttemptEnded Refused Noted"),
     _spec("agent.incidents", "agent", "monitor operator", "gate", "Incident"),
