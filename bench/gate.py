@@ -32,9 +32,9 @@ WARMING: Final = 100
 Sizes = list[tuple[str, int, int]]
 
 
-def outs_of_an_intent() -> Sizes:
+def outs_of_an_intent(rules: int = 0) -> Sizes:
     """What the gate writes for an allowed intent: (topic, bytes of the value, bytes of the headers)."""
-    offline = Offline()
+    offline = Offline(rules)
     return [_size(out) for out in offline.meet(offline.records("size", 1)[0])]
 
 
@@ -52,16 +52,17 @@ class Round(NamedTuple):
 
 
 def measure(
-    stage: Stage, findings: Findings, *, rounds: int, count_max: int, settings: Sequence[tuple[int, int]]
+    stage: Stage, findings: Findings, *, rounds: int, count_max: int, settings: Sequence[tuple[int, int, int]]
 ) -> None:
-    """For each setting (processes, commit interval in ms) rounds of all kinds in turn, each in fresh processes.
+    """For each setting (processes, commit interval in ms, more rules) rounds of all kinds in turn, in fresh processes.
 
     A round has as many intents as the gate judges in a few seconds, at most ``count_max``.
     """
-    outs = outs_of_an_intent()
     count = count_max
-    for processes, interval_ms in settings:
-        tenants = {kind: stage.tenant(f"{kind}{processes}-{interval_ms}ms", interval_ms) for kind in KINDS}
+    for processes, interval_ms, rules in settings:
+        outs = outs_of_an_intent(rules)
+        series = f"{processes}-{interval_ms}ms-{rules}"
+        tenants = {kind: stage.tenant(f"{kind}{series}", interval_ms, rules) for kind in KINDS}
         if count == count_max > TRIED:
             first = [_round(stage, tenants[kind], kind, processes, outs, "first", TRIED) for kind in KINDS]
             count = min(max(int(first[0].rate * ROUND_SEC), TRIED), count_max)
@@ -70,7 +71,8 @@ def measure(
             for kind in KINDS:
                 found[kind].append(_round(stage, tenants[kind], kind, processes, outs, f"r{number}", count))
         many = "1 process" if processes == 1 else f"{processes} processes"
-        _tell(findings, f"gate, {many}, commits every {interval_ms} ms", found)
+        loaded = f" with {rules:,} more rules and all facts" if rules else ""
+        _tell(findings, f"gate{loaded}, {many}, commits every {interval_ms} ms", found)
 
 
 def _tell(findings: Findings, name: str, found: dict[str, list[Round]]) -> None:

@@ -96,7 +96,7 @@ def held_open(settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-class _Reader:
+class Reader:
     """Notes when each decision became visible."""
 
     def __init__(self, settings: Settings) -> None:
@@ -134,12 +134,12 @@ class _Reader:
 def _flow(stage: Stage, settings: Settings, rate: int, seconds: float, series: str) -> list[float]:
     """Latencies in ms of one flow at a fixed rate."""
     messages = list(stage.scribe(settings).messages(series, int(rate * seconds), now_ms()))
-    reader = _Reader(settings)
+    reader = Reader(settings)
     try:
         time.sleep(_PAUSE_SEC)
-        written = _write(settings, messages, rate)
+        written = write_evenly(settings, messages, rate)
         deadline = time.monotonic() + LATE_SEC_MAX
-        while (found := _match(stage.codec, written, reader.seen)) is None:
+        while (found := matched(stage.codec, written, reader.seen)) is None:
             if time.monotonic() > deadline:
                 raise Unavailable(f"decisions are missing {LATE_SEC_MAX:g} s after the last intent")
             time.sleep(0.1)
@@ -148,7 +148,7 @@ def _flow(stage: Stage, settings: Settings, rate: int, seconds: float, series: s
         reader.close()
 
 
-def _write(settings: Settings, messages: Sequence[Message], rate: int) -> dict[Place, float]:
+def write_evenly(settings: Settings, messages: Sequence[Message], rate: int) -> dict[Place, float]:
     """Writes at an even pace; when each record was handed over, by the place it got."""
     written: dict[Place, float] = {}
     producer = Producer(
@@ -173,7 +173,9 @@ def _write(settings: Settings, messages: Sequence[Message], rate: int) -> dict[P
     return written
 
 
-def _match(codec: Codec, written: dict[Place, float], seen: Sequence[tuple[float, KafkaMessage]]) -> list[float] | None:
+def matched(
+    codec: Codec, written: dict[Place, float], seen: Sequence[tuple[float, KafkaMessage]]
+) -> list[float] | None:
     """The latency of each intent in ms, or None while decisions are missing."""
     if len(seen) < len(written):
         return None

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 class Size(msgspec.Struct, frozen=True):
     """How much is measured.
 
-    ``gates`` are pairs of processes and commit interval in ms; ``seconds`` is the length of one flow of the latencies.
+    ``gates`` are processes, commit interval in ms and how many more rules; ``seconds`` is the length of one flow of the
+    latencies.
     """
 
     rounds: int
-    gates: tuple[tuple[int, int], ...]
+    gates: tuple[tuple[int, int, int], ...]
     intents: int
     rates: tuple[int, ...]
     seconds: float
@@ -35,10 +36,15 @@ class Size(msgspec.Struct, frozen=True):
 
 
 WHOLE: Final = Size(
-    rounds=5, gates=((1, 5), (2, 5), (1, 50)), intents=20_000, rates=(100, 1_000), seconds=2.0, events=20_000
+    rounds=5,
+    gates=((1, 5, 0), (2, 5, 0), (1, 50, 0), (1, 50, 1_000)),
+    intents=20_000,
+    rates=(100, 1_000),
+    seconds=2.0,
+    events=20_000,
 )
 """5 ms is the interval that a figure of the gate is about, 50 ms is what `up` runs with."""
-QUICK: Final = Size(rounds=1, gates=((1, 5),), intents=200, rates=(100,), seconds=0.5, events=400)
+QUICK: Final = Size(rounds=1, gates=((1, 5, 1_000),), intents=200, rates=(100,), seconds=0.5, events=400)
 
 
 def _gate(stage: Stage, findings: Findings, size: Size) -> None:
@@ -65,11 +71,32 @@ def _profile(stage: Stage, findings: Findings, size: Size) -> None:
     breakdown.measure(findings, count=min(size.intents, 5_000), rounds=size.rounds)
 
 
+def _judgement(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import judgement
+
+    judgement.measure(findings, rounds=size.rounds, count=2_000)
+
+
+def _anomaly(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import anomaly
+
+    anomaly.measure(findings, seeds=2 * size.rounds)
+
+
+def _flood(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import flood
+
+    flood.measure(stage, findings, rounds=size.rounds, seconds=4 * size.seconds)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "gate": _gate,
     "latency": _latency,
     "projection": _projection,
     "profile": _profile,
+    "judgement": _judgement,
+    "anomaly": _anomaly,
+    "flood": _flood,
 }
 
 

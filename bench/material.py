@@ -44,14 +44,52 @@ def agents() -> tuple[str, ...]:
     return tuple(sorted(name for names in found for name in names))
 
 
-def write_policy(shipped: Path, folder: Path) -> None:
-    """Write the shipped bundle into a folder, with these agents instead of its own."""
+LEFT_OUT: Final = ("agents.yaml", "support-routine.yaml")
+"""What is measured first is what it was before there were facts: a policy whose rules ask for none."""
+
+
+def write_policy(shipped: Path, folder: Path, rules: int = 0) -> None:
+    """Write the shipped bundle into a folder, with these agents instead of its own, and ``rules`` more rules.
+
+    The additional rules ask for every fact there is, and decide nothing that is not decided without them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: text for name, text in read_folder(shipped).items() if name != "agents.yaml"}
+    files = {name: text for name, text in read_folder(shipped).items() if name not in LEFT_OUT}
+    if rules:
+        files["many.yaml"] = yaml.safe_dump({"rules": list(_more_rules(rules))})
+        actions = yaml.safe_load(files["actions.yaml"])
+        actions["actions"].append(FACTS)
+        files["actions.yaml"] = yaml.safe_dump(actions)
     enrolled = [{"id": name, "owner": "rosa", "version": "1", "key": {"kind": "hmac"}} for name in agents()]
     files["agents.yaml"] = yaml.safe_dump({"agents": enrolled})
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+FACTS: Final = {
+    "topics": ["job.bench.*"],
+    "facts": {"amount_usd": "rows_max", "affected_users": "columns.#"},
+    "retry_identity": ["customer"],
+    "target": "customer",
+}
+ASKED: Final = (
+    {"amount_usd_above": 5_000},
+    {"affected_users_above": 100},
+    {"amount_usd_24h_above": 1_000_000_000},
+    {"count_1h_above": 1_000_000_000},
+    {"retry_count_above": 1_000},
+    {"first_time_action": False},
+    {"anomaly_score_above": 0.99},
+    {"confidence_below": 0.01},
+)
+
+
+def _more_rules(count: int) -> Iterator[dict[str, object]]:
+    """First one that asks for each fact of what is measured, then others for topics of other people."""
+    for number in range(count):
+        topic = "job.bench.*" if number < len(ASKED) else f"job.team-{number}.*"
+        match = {"topics": [topic], **ASKED[number % len(ASKED)]}
+        yield {"id": f"more-{number}", "match": match, "decision": "allow"}
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -49,11 +49,11 @@ class DictStore:
 class Offline:
     """A gate in memory, with the intents it will meet."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: int = 0) -> None:
         self.codec = Codec(registry_for(""))
         self.now_ms = time.time_ns() // 1_000_000
         self.step: PlaneStep = PLANE.bound(self.codec, DEFAULT_TENANT, PARTITIONS)
-        self.control = _control(self.now_ms)
+        self.control = _control(self.now_ms, rules)
         self.store = DictStore()
         self._scribe = Scribe(self.codec, DEFAULT_TENANT, _MASTER)
 
@@ -67,9 +67,9 @@ class Offline:
         return self.step(self.store.of(record.key), record, self.control)
 
 
-def _control(now_ms: int) -> Control:
+def _control(now_ms: int, rules: int) -> Control:
     with tempfile.TemporaryDirectory() as folder:
-        write_policy(shipped_policies(), Path(folder))
+        write_policy(shipped_policies(), Path(folder), rules)
         bundle = parse_bundle(read_folder(Path(folder)))
     documents = rfc8785.dumps(dict(bundle.documents)).decode()
     snapshot = Snapshot(bundle.snapshot_name, bundle.snapshot_digest, documents, now_ms)

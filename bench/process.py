@@ -1,8 +1,10 @@
-"""The baselines, each as a process like a processor: ``noop`` (our engine, no step) and ``relay`` (no engine).
+"""What is measured against or with, each as a process like a processor.
 
-Both write for each intent as many records of the same sizes as the gate, and do nothing else. The first one carries
-the input's place in its last twelve bytes, so that latencies can be matched. Started by a supervisor, with what to
-write in ``BENCH_OUTS``: a list of [topic, bytes of the value, bytes of the headers].
+The baselines are ``noop`` (our engine, no step) and ``relay`` (no engine). Both write for each intent as many records
+of the same sizes as the gate, and do nothing else. The first one carries the input's place in its last twelve bytes, so
+that latencies can be matched. What to write stands in ``BENCH_OUTS``: a list of [topic, bytes of the value, bytes of
+the headers]. ``flooder`` is an agent without measure; of the workers, ``worker`` ends each job at once, ``patient``
+when it is told to stop.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from sluicegate.clients.attempts import Call, Handler
+from sluicegate.clients.worker import Worker
 from sluicegate.infra.supervisor import die_with_parent, ready_file
 from sluicegate.streams.engine import Headers, Out, Record, Store
 from sluicegate.streams.logins import ADMIN, kafka_config
@@ -33,6 +37,7 @@ MARK: Final = b"bench"
 RELAY_GROUP: Final = "bench-relay"
 RECORDS_PER_POLL_MAX: Final = 500
 HEADER_COUNT: Final = 5
+PATIENCE_SEC: Final = 120.0
 _ANSWER_SEC: Final = 10.0
 
 
@@ -159,6 +164,40 @@ def _transaction(
         producer.commit_transaction(_ANSWER_SEC)
 
 
+def flooder(settings: Settings, instance: str, stop: threading.Event) -> None:
+    """An agent that writes far more than it may; ready once its intents are signed."""
+    from sluicegate.bench import flood
+
+    messages = flood.signed(settings)
+    say_ready(settings, "flooder", instance)
+    flood.flood(settings, messages, stop)
+
+
+def worker(settings: Settings, instance: str, stop: threading.Event, handler: Handler, name: str = "worker") -> None:
+    """A worker of the default pool."""
+    running = Worker(settings, handlers={"*": handler}, instance=instance)
+    running.start()
+    say_ready(settings, name, instance)
+    stop.wait()
+    running.stop()
+
+
+def _at_once(call: Call) -> str:
+    return call.job_id
+
+
+def _until_stopped(call: Call) -> None:
+    call.stopping.wait(PATIENCE_SEC)
+    call.stopping.check()
+
+
+OTHERS: Final[dict[str, Callable[[Settings, str, threading.Event], None]]] = {
+    "flooder": flooder,
+    "worker": lambda settings, instance, stop: worker(settings, instance, stop, _at_once),
+    "patient": lambda settings, instance, stop: worker(settings, instance, stop, _until_stopped, "patient"),
+}
+
+
 def say_ready(settings: Settings, name: str, instance: str) -> None:
     """The word the supervisor waits for."""
     path = ready_file(settings.run_dir, name, instance)
@@ -170,7 +209,7 @@ def say_ready(settings: Settings, name: str, instance: str) -> None:
 def main() -> int:
     """Run one baseline until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("noop", "relay"))
+    parser.add_argument("name", choices=("noop", "relay", "flooder", "worker", "patient"))
     parser.add_argument("--instance", default="0")
     parser.add_argument("--with-parent", type=int, default=0)
     options = parser.parse_args()
@@ -178,6 +217,9 @@ def main() -> int:
         die_with_parent(options.with_parent)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if options.name in OTHERS:
+        OTHERS[options.name](Settings(), options.instance, stop)
+        return 0
     outs: list[Any] = json.loads(os.environ["BENCH_OUTS"])
     run = {"noop": noop, "relay": relay}[options.name]
     run(Settings(), options.instance, Pattern([tuple(out) for out in outs]), stop)

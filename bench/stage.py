@@ -49,12 +49,15 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._broker: EmbeddedBroker | None = None
-        self._policy = folder / "policy"
-        write_policy(shipped_policies(), self._policy)
         self.codec = Codec(registry_for(""))
 
-    def tenant(self, name: str, interval_ms: int = INTERVAL_MS) -> Settings:
-        """A new tenant whose policy is active, and whose processes commit in this interval."""
+    def tenant(self, name: str, interval_ms: int = INTERVAL_MS, rules: int = 0, **more: Any) -> Settings:
+        """A new tenant whose policy, with so many more rules, is active; its processes commit in this interval.
+
+        ``more`` are other settings than those that measurements have.
+        """
+        policy = self._folder / f"policy-{rules}"
+        write_policy(shipped_policies(), policy, rules)
         found: dict[str, Any] = {
             "tenant": name,
             "run_dir": self._folder / "run",
@@ -63,10 +66,11 @@ class Stage:
             "control_age_ms_max": 2_000,
             "intents_per_min_max": NO_LIMIT,
             "in_flight_max": NO_LIMIT,
+            **more,
         }
         if self._broker is not None:
             found["bootstrap"] = self._broker.bootstrap
-        prepared = prepare(Settings(**found), self._policy)
+        prepared = prepare(Settings(**found), policy)
         self._broker = self._broker or prepared.broker
         return prepared.settings
 

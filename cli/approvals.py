@@ -84,6 +84,7 @@ def _say_request(out: Output, found: Request) -> None:
         ("job", f"{found.job_id}, attempt {found.attempt}"),
         ("wants", f"{found.topic} [{', '.join(found.risk_tags)}]"),
         ("because", f"{found.reason} ({', '.join(found.rules)})"),
+        ("facts", _facts(found)),
         ("ceiling", output.json_text(found.constraints) if found.constraints else "none"),
         ("policy", found.policy_snapshot),
         ("asked", _when(found.created_at_ms)),
@@ -96,6 +97,16 @@ def _say_request(out: Output, found: Request) -> None:
     _say_block(out, "payload", found.payload)
     if found.context is not None:
         _say_block(out, "the agent's own words, not checked by anyone", found.context)
+
+
+def _facts(found: Request) -> str:
+    """The facts the judgement rests on, each with where it comes from."""
+    level = [] if found.level is None else [f"level {found.level}"]
+    named = [
+        f"{name} {'unknown' if value is None else f'{value:g}'} ({source})"
+        for name, (value, source) in found.facts.items()
+    ]
+    return ", ".join([*level, *named]) or "none"
 
 
 def _say_block(out: Output, name: str, text: str) -> None:

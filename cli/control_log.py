@@ -14,9 +14,11 @@ from sluicegate.cli.configuration import OPERATOR, READER
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Unavailable, Undecodable
 from sluicegate.schemas.events import Acknowledged, Command, CommandKind, Event, SnapshotPublished
-from sluicegate.streams.control_state import COMMANDS, EVERYTHING, SNAPSHOTS, ControlFold, ControlState
+from sluicegate.streams.control_fold import AWAITING, ControlFold
+from sluicegate.streams.control_scopes import EVERYTHING
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, StepSettings
 from sluicegate.streams.kafka import Published, Publisher, Tail, signed_headers
-from sluicegate.streams.keys import operator_signer, trusted_operators
+from sluicegate.streams.keys import operator_signer, person_signer, trusted_operators
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.topics import physical
 
@@ -32,13 +34,17 @@ DECISIONS: Final = "job.decisions"
 
 
 class Obeyed(msgspec.Struct, frozen=True):
-    """Which gate processes have folded a command. ``refused`` maps a process to why it did not accept it."""
+    """Which gate processes have folded a command. ``refused`` maps a process to why it did not accept it.
+
+    ``awaiting`` says that the gates took it as a proposal: people must agree before it holds.
+    """
 
     command_id: str
     members: list[str]
     acknowledged: list[str]
     refused: dict[str, str]
     waited_sec: float
+    awaiting: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -49,8 +55,10 @@ class Obeyed(msgspec.Struct, frozen=True):
 
 def control_state(settings: Settings, user: str = READER) -> ControlState:
     """What is active and paused now, folded from the log. Raises Unavailable when it cannot be read to its end."""
+    from sluicegate.processors.control import snapshot_terms
+
     codec = Codec(registry_for(settings.registry_url))
-    fold = ControlFold(codec, settings.tenant, trusted_operators(settings))
+    fold = ControlFold(codec, settings.tenant, trusted_operators(settings), snapshot_terms)
     tail = Tail(settings, user, (SNAPSHOTS, COMMANDS), group=user, start="beginning")
     records = []
     try:
@@ -68,15 +76,27 @@ def control_state(settings: Settings, user: str = READER) -> ControlState:
     return state
 
 
-class Operator:
-    """Signs and writes as one operator. Use it in a ``with`` block.
+def compared(state: ControlState, bundle: Bundle) -> dict[str, Any]:
+    """What an activating command says of what it replaces: the name of the active snapshot, the difference in words."""
+    from sluicegate.policies.difference import difference
+    from sluicegate.policies.load import parse_documents
 
-    Raises BadInput when the operator has no key here, LoginRefused, NotPermitted or Unavailable for the broker.
+    if state.active is None:
+        return {"previous": None, "difference": []}
+    before = parse_documents(msgspec.json.decode(state.active.documents))
+    return {"previous": state.active.name, "difference": list(difference(before, bundle))}
+
+
+class Operator:
+    """Signs and writes as one operator, or as ``person``, who agrees or breaks the glass. Use it in a ``with`` block.
+
+    Both write through the operators' login; what counts is the signature.
+    Raises BadInput when they have no key here, LoginRefused, NotPermitted or Unavailable for the broker.
     """
 
-    def __init__(self, settings: Settings, name: str = OPERATOR) -> None:
+    def __init__(self, settings: Settings, name: str = OPERATOR, *, person: str = "") -> None:
         self._settings = settings
-        self._signer = operator_signer(settings, name)
+        self._signer = person_signer(settings, person) if person else operator_signer(settings, name)
         self._codec = Codec(registry_for(settings.registry_url))
         self._publisher = Publisher(settings, OPERATOR)
 
@@ -100,16 +120,20 @@ class Operator:
         )
         return self._write(SNAPSHOTS, event.digest, event, f"snapshot-{uuid.uuid4().hex}")
 
-    def activate(self, bundle: Bundle, reason: str | None = None) -> str:
-        """Command everyone to judge by a published snapshot, under the settings of this call; the command's id."""
-        settings = msgspec.json.encode(self._settings.step_settings(), order="sorted").decode()
+    def activate(self, bundle: Bundle, reason: str | None = None, **more: Any) -> str:
+        """Command everyone to judge by a published snapshot, under the settings of this call; the command's id.
+
+        ``more`` is what `compared` says, for those who read the log and those who must agree.
+        """
+        return self.activate_snapshot(
+            bundle.snapshot_name, bundle.snapshot_digest, self._settings.step_settings(), reason, **more
+        )
+
+    def activate_snapshot(self, name: str, digest: str, settings: StepSettings, reason: str | None, **more: Any) -> str:
+        """As `activate`, for a snapshot that is published already, under these settings."""
+        encoded = msgspec.json.encode(settings, order="sorted").decode()
         return self.command(
-            "activate",
-            EVERYTHING,
-            reason,
-            policy_snapshot=bundle.snapshot_name,
-            policy_digest=bundle.snapshot_digest,
-            settings=settings,
+            "activate", EVERYTHING, reason, policy_snapshot=name, policy_digest=digest, settings=encoded, **more
         )
 
     def command(self, kind: CommandKind, scope: str, reason: str | None, **more: Any) -> str:
@@ -150,7 +174,8 @@ class Acknowledgements:
             if set(members) <= found.keys() or now - began > timeout_sec:
                 refused = {name: each.code or "" for name, each in found.items() if not each.accepted}
                 accepted = sorted([name for name, each in found.items() if each.accepted])
-                return Obeyed(command_id, members, accepted, refused, round(now - began, 3))
+                awaiting = any(each.accepted and each.code == AWAITING for each in found.values())
+                return Obeyed(command_id, members, accepted, refused, round(now - began, 3), awaiting)
             for event in self._events():
                 if event.command_id == command_id:
                     found[event.instance.rpartition("/")[2]] = event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -70,13 +70,15 @@ def _ours(tenant: str, kafka: str) -> str | None:
     return None if spec.per and name in BY_NAME else name
 
 
-def read_log(settings: Settings, progress: Callable[[int], Any] = int) -> Log:
+def read_log(settings: Settings, progress: Callable[[int], Any] = int, only: Collection[str] | None = None) -> Log:
     """Read everything that is committed now. ``progress`` is told how many records were read so far.
 
+    ``only`` names the topics that are wanted, where not all are.
     Raises NotPermitted, LoginRefused or Unavailable, also when a writer keeps a transaction open for too long.
     """
     topics = log_topics(settings)
-    places = [(topic, partition) for topic, count in topics.items() for partition in range(count)]
+    wanted = {topic: count for topic, count in topics.items() if only is None or topic in only}
+    places = [(topic, partition) for topic, count in wanted.items() for partition in range(count)]
     starts, ends = spans(settings, places)
     tail = Tail(settings, READER, (), group=READER, start=starts)
     try:

@@ -15,6 +15,7 @@ from sluicegate.cli.configuration import OPERATOR
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import Bundle, parse_bundle, parse_documents, read_folder
 from sluicegate.streams import keys
+from sluicegate.streams.control_state import Snapshot
 
 if TYPE_CHECKING:
     from sluicegate.infra.broker import EmbeddedBroker
@@ -33,12 +34,14 @@ class Prepared(msgspec.Struct, frozen=True):
     bundle: Bundle
     policy: CompiledPolicy
     command_id: str | None
-    """The activating command, None when this very snapshot was active under these settings already."""
+    """The activating command, None when this very snapshot was active, or proposed, under these settings already."""
+    snapshot: str
+    """The name of the active snapshot: an earlier one while people must still agree to this bundle."""
 
     @property
-    def snapshot(self) -> str:
-        """The name of the active snapshot."""
-        return self.bundle.snapshot_name
+    def awaiting(self) -> bool:
+        """Whether people must agree before the bundle is what is judged by."""
+        return self.snapshot != self.bundle.snapshot_name
 
 
 def prepare(settings: Settings, folder: Path, operator: str = OPERATOR) -> Prepared:
@@ -55,12 +58,14 @@ def prepare(settings: Settings, folder: Path, operator: str = OPERATOR) -> Prepa
     ready = settings.model_copy(update={"pools": pools})
     broker = start_broker(ready, tuple(policy.agents))
     try:
-        command_id = activate_if_new(ready, bundle, folder, operator)
+        command_id, snapshot = activate_if_new(ready, bundle, folder, operator)
     except BaseException:
         if broker is not None:
             broker.stop()
         raise
-    return Prepared(settings=ready, broker=broker, bundle=bundle, policy=policy, command_id=command_id)
+    return Prepared(
+        settings=ready, broker=broker, bundle=bundle, policy=policy, command_id=command_id, snapshot=snapshot
+    )
 
 
 def read_bundle(settings: Settings, folder: Path, *, make_keys: bool = False) -> Bundle:
@@ -111,19 +116,31 @@ def start_broker(settings: Settings, agents: tuple[str, ...]) -> EmbeddedBroker 
     return None
 
 
-def activate_if_new(settings: Settings, bundle: Bundle, folder: Path, operator: str) -> str | None:
-    """Publish and activate a bundle unless it is active under these settings already; the command's id or None."""
-    from sluicegate.cli.control_log import Operator, control_state
+def activate_if_new(settings: Settings, bundle: Bundle, folder: Path, operator: str) -> tuple[str | None, str]:
+    """Publish and activate a bundle, unless it is active, or proposed, under these settings already.
+
+    Gives the command's id or None, and the name of the snapshot that is active then.
+    """
+    from sluicegate.cli.control_log import Operator, compared, control_state
+    from sluicegate.processors.control import snapshot_terms
+    from sluicegate.streams.control_terms import required_sign_off
 
     state = control_state(settings)
-    same = state.active is not None and state.active.digest == bundle.snapshot_digest
-    if same and state.settings == settings.step_settings():
-        return None
+    wanted = (bundle.snapshot_digest, settings.step_settings())
+    active, proposed = state.active, state.proposed
+    if active is not None and (active.digest, state.settings) == wanted:
+        return None, active.name
+    if active is not None and proposed is not None and (proposed.snapshot.digest, proposed.settings) == wanted:
+        return None, active.name  # another command would take its place, with the words that people gave it
     commit, dirty = git_state(folder)
     with Operator(settings, operator) as speaking:
         if bundle.snapshot_digest not in state.snapshots:
             speaking.publish_snapshot(bundle, commit, dirty)
-        return speaking.activate(bundle)
+        command_id = speaking.activate(bundle, **compared(state, bundle))
+    documents = msgspec.json.encode(dict(bundle.documents)).decode()
+    new = snapshot_terms(Snapshot(bundle.snapshot_name, bundle.snapshot_digest, documents, 0))
+    asked = 0 if active is None or new is None else required_sign_off(snapshot_terms(active), new)[0]
+    return command_id, active.name if active is not None and asked else bundle.snapshot_name
 
 
 def topicless_pools(settings: Settings, bundle: Bundle) -> list[str]:

@@ -127,6 +127,9 @@ def _say_ready(out: Output, prepared: Prepared, supervisor: Supervisor) -> None:
         }
     )
     out.say(f"ready: Kafka at {found.servers}, policy {prepared.snapshot}, logs in {found.run_dir}/logs")
+    if prepared.awaiting:
+        name = prepared.bundle.snapshot_name
+        out.note(f"{name} is proposed and not active: people must agree with `sluicegate policy sign-off {name}`")
     out.next("in another terminal: sluicegate tail; sluicegate job submit job.report.read --agent researcher --wait 5")
 
 

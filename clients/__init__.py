@@ -1,4 +1,4 @@
-"""What users call: `Agent`, `Worker`, `Reviewer`, and their asyncio forms. Needs neither Quix nor Faust."""
+"""What users call: `Agent`, `Worker`, `Reviewer`, their asyncio forms, `Stopped`. Needs neither Quix nor Faust."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from sluicegate.clients.agent import Agent, AsyncAgent
     from sluicegate.clients.reviewer import AsyncReviewer, Reviewer
+    from sluicegate.clients.stopping import Stopped
     from sluicegate.clients.worker import Worker
 
-__all__ = ["Agent", "AsyncAgent", "AsyncReviewer", "Reviewer", "Worker"]
-_HOMES: Final = {"Agent": "agent", "AsyncAgent": "agent", "AsyncReviewer": "reviewer", "Reviewer": "reviewer"}
+__all__ = ["Agent", "AsyncAgent", "AsyncReviewer", "Reviewer", "Stopped", "Worker"]
+_HOMES: Final = {
+    "Agent": "agent",
+    "AsyncAgent": "agent",
+    "AsyncReviewer": "reviewer",
+    "Reviewer": "reviewer",
+    "Stopped": "stopping",
+}
 
 
 def __getattr__(name: str) -> Any:

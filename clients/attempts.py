@@ -13,9 +13,21 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.clients.agent import json_bytes
+from sluicegate.clients.stopping import Answer, StopAnswers, Stopped, Stopping
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadPayload
-from sluicegate.schemas.events import Ended, EndWord, Event, Grant, GrantRefused, Lapsed, Output, Progressed, Started
+from sluicegate.schemas.events import (
+    Ended,
+    EndWord,
+    Event,
+    Grant,
+    GrantRefused,
+    Lapsed,
+    Output,
+    Progressed,
+    Started,
+    StopAnswered,
+)
 from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES, seal
 from sluicegate.streams.engine import Headers, Out, Record
@@ -30,7 +42,11 @@ OUTPUTS: Final = "job.outputs"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler gets. ``progress(note)`` is a sign of life with a word for people, at any time."""
+    """What a handler gets. ``progress(note)`` is a sign of life with a word for people, at any time.
+
+    A handler that runs for long looks at ``stopping`` now and then: `is_set`, `wait` in place of a sleep, or `check`,
+    which raises `Stopped`.
+    """
 
     job_id: str
     topic: str
@@ -40,6 +56,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     on_behalf_of: str | None = None
     progress: Callable[[str], None]
+    stopping: Stopping = msgspec.field(default_factory=Stopping)
 
 
 Handler = Callable[[Call], Any]
@@ -53,6 +70,12 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: bool
     content: bytes
     detail: str | None = None
+    stopped: bool = False
+
+    @property
+    def word(self) -> EndWord:
+        """How the attempt ended, in the log's word."""
+        return "finished" if self.succeeded else "stopped" if self.stopped else "failed"
 
 
 def _failure(grant: Grant, kind: str, message: str) -> Finished:
@@ -68,6 +91,10 @@ def run_handler(grant: Grant, handler: Handler, call: Call) -> Finished:
         value = handler(call)
         if inspect.iscoroutine(value):
             value = asyncio.run(value)
+    except Stopped as error:
+        failure = _failure(grant, "Stopped", f"{str(error) or 'asked to stop'}; what it did outside is not undone")
+        # Raised when nobody asked it is a failure like any other.
+        return msgspec.structs.replace(failure, stopped=call.stopping.asked)
     except BaseException as error:  # noqa: BLE001  # SystemExit of a handler must not end the worker without a word
         return _failure(grant, type(error).__name__, str(error))
     try:
@@ -81,10 +108,15 @@ def run_handler(grant: Grant, handler: Handler, call: Call) -> Finished:
 
 
 class Attempt:
-    """A running attempt: its thread, and when its next sign of life is due."""
+    """A running attempt: its thread, when its next sign of life is due, and what asked it to stop.
 
-    def __init__(self, grant: Grant, headers: Headers, first_beat_at: float) -> None:
-        self.grant, self.headers = grant, headers
+    ``control_offset`` is the one it was started under: stops after it cover it.
+    """
+
+    def __init__(self, grant: Grant, headers: Headers, first_beat_at: float, control_offset: int = -1) -> None:
+        self.grant, self.headers, self.control_offset = grant, headers, control_offset
+        self.stopping = Stopping()
+        self.stops = StopAnswers(self.stopping)
         self._beat_at, self._beats = first_beat_at, 0
         self._note: str | None = None
         self._noted = False
@@ -225,4 +257,18 @@ class WorkerEvents:
             output_size_bytes=len(done.content),
         )
         out = self._out(OUTPUTS, grant, event, derived_id("output", grant.grant_id), headers)
-        return [out, self.ended(grant, "finished" if done.succeeded else "failed", done.detail, headers)]
+        return [out, self.ended(grant, done.word, done.detail, headers)]
+
+    def stop_answered(self, grant: Grant, answer: Answer, headers: Headers) -> Out:
+        """What became of the attempt that a command told to stop."""
+        event = StopAnswered(
+            job_id=grant.job_id,
+            agent_id=grant.agent_id,
+            grant_id=grant.grant_id,
+            attempt=grant.attempt,
+            worker_id=self._worker_id,
+            command_id=answer.command_id,
+            answer=answer.word,
+            detail=answer.detail,
+        )
+        return self._out(STARTS, grant, event, derived_id("stop", grant.grant_id, answer.command_id), headers)

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
-from typing import Any
+from collections.abc import Collection, Container
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import Grant
 from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+from sluicegate.streams.control_scopes import Revocation, Stop
+
+REVOKED: Final = "revoked"
+"""The code of a refusal because the grant was revoked: nothing ran."""
+
+
+class WorkerControl(Protocol):
+    """What a worker needs of the control state: none of it rests on what a bundle says."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def lease_sec(self) -> int: ...
+
+    def paused(self, agent_id: str, topic: str, tags: Collection[str], job_id: str) -> str | None: ...
+
+    def revoked(
+        self, control_offset: int, agent_id: str, topic: str, tags: Collection[str], job_id: str
+    ) -> Revocation | None: ...
+
+    def stops_after(
+        self, control_offset: int, agent_id: str, topic: str, tags: Collection[str], job_id: str
+    ) -> tuple[Stop, ...]: ...
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -41,12 +65,20 @@ Judgement = Start | Wait | Lapse | Refuse
 
 
 def judge_grant(
-    grant: Grant, now_ms: int, seen: Container[str], paused: str | None, *, tenant: str, pool: str
+    grant: Grant,
+    now_ms: int,
+    seen: Container[str],
+    paused: str | None,
+    *,
+    tenant: str,
+    pool: str,
+    revoked: str | None = None,
 ) -> Judgement:
     """What to do with a grant met at ``now_ms``.
 
-    ``seen`` holds the ids of grants this worker has taken; ``paused`` is the paused scope that covers the job.
-    A faulty grant is refused even where it would have lapsed or waited: it is evidence.
+    ``seen`` holds the ids of grants this worker has taken; ``paused`` is the paused scope that covers the job,
+    ``revoked`` says in words what voids the grant. A faulty grant is refused even where it would have lapsed or
+    waited: it is evidence; so is a revoked one, which can never start again.
     """
     if grant.tenant != tenant or grant.pool != pool:
         where = f"tenant `{grant.tenant}`, pool `{grant.pool}`"
@@ -71,6 +103,8 @@ def judge_grant(
         return Refuse("grant_unreadable", f"payload or constraints are not JSON: {error}")
     if not isinstance(constraints, dict):
         return Refuse("grant_unreadable", "the constraints are no JSON object")
+    if revoked is not None:
+        return Refuse(REVOKED, revoked)
     if now_ms > grant.start_by_ms:
         return Lapse()
     if paused is not None:

@@ -62,7 +62,10 @@ def visible(text: str) -> str:
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as its reviewer sees it. ``payload`` and ``context`` are safe text; context is the agent's claim."""
+    """One request as its reviewer sees it. ``payload`` and ``context`` are safe text; context is the agent's claim.
+
+    ``facts`` are those the judgement rests on: name to (value, None where it was unknown; where it comes from).
+    """
 
     request_id: str
     kind: str
@@ -78,6 +81,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     context: str | None
     reason: str
     rules: tuple[str, ...]
+    facts: dict[str, tuple[float | None, str]] = {}
+    level: int | None = None
     constraints: dict[str, Any]
     policy_snapshot: str
     job_hash: str
@@ -204,6 +209,8 @@ class DeskFold:
             context=_text(asked.context),
             reason=asked.reason,
             rules=tuple(f"{rule.layer}/{rule.id}" for rule in asked.rules),
+            facts={fact.name: (fact.value, fact.source) for fact in asked.facts},
+            level=asked.level,
             constraints=json.loads(asked.constraints),
             policy_snapshot=asked.policy_snapshot,
             job_hash=asked.job_hash,

@@ -23,16 +23,18 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sluicegate.clients.attempts import Attempt, Call, Finished, Handler, WorkerEvents
 from sluicegate.clients.grants import Grants
 from sluicegate.clients.intake import Waiting
-from sluicegate.clients.judging import Judgement, Lapse, Refuse, Start, Wait, judge_grant
+from sluicegate.clients.judging import Judgement, Lapse, Refuse, Start, Wait, WorkerControl, judge_grant
+from sluicegate.clients.stopping import Answer
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, SluicegateError, Unavailable
+from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_reader import ControlConfig, ControlReader
-from sluicegate.streams.control_state import ControlFold, ControlState
+from sluicegate.streams.control_state import ControlState
 from sluicegate.streams.engine import ControlSource, Out
 from sluicegate.streams.keys import OPERATORS, keys_dir, trusted_operators
 from sluicegate.streams.logins import kafka_config
@@ -55,22 +57,6 @@ _LOGGER: Final = logging.getLogger("sluicegate.worker")
 H = TypeVar("H", bound=Handler)
 
 
-class LeaseSettings(Protocol):
-    """The one setting a worker takes from control."""
-
-    @property
-    def attempt_lease_sec(self) -> int: ...
-
-
-class WorkerControl(Protocol):
-    """What a worker needs of the control state."""
-
-    @property
-    def settings(self) -> LeaseSettings: ...
-
-    def paused(self, agent_id: str, topic: str, tags: list[str], job_id: str) -> str | None: ...
-
-
 def wall_clock_ms() -> int:
     """Milliseconds since the epoch, as this machine knows them; the broker's append time has the last word."""
     return time.time_ns() // 1_000_000
@@ -82,6 +68,11 @@ def _pattern(glob: str) -> re.Pattern[str]:
             f"topic pattern `{glob}` is not usable; `*` stands for any characters, `?` and `[` are not known"
         )
     return re.compile(".*".join(re.escape(part) for part in glob.split("*")), re.DOTALL)
+
+
+def _latest(source: ControlSource[WorkerControl]) -> WorkerControl:
+    """The control state as last confirmed: nothing may start on it, but a stop that it holds does hold."""
+    return source.latest if isinstance(source, ControlReader) else source.current()
 
 
 class Worker:
@@ -156,9 +147,9 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 self._tick(transactor, grants, control)
-            self._drain(transactor)
+            self._drain(transactor, control)
         except SluicegateError:
-            self._drain_quietly(transactor)
+            self._drain_quietly(transactor, control)
             raise
         finally:
             grants.close()
@@ -228,6 +219,7 @@ class Worker:
             self._ready.set()
         try:
             self._take(transactor, grants, source)
+            self._ask_to_stop(source)
             self._report(transactor)
             self._aborted_since = None
         except NothingWritten as error:
@@ -249,10 +241,9 @@ class Worker:
         if not waiting:
             return
         free = self.jobs_max - len(self._running)
-        # Asked only when something may start: a full worker need not confirm that nothing is paused.
-        control = source.current() if free > 0 else None
-        if control is not None:
-            self._lease_sec = control.settings.attempt_lease_sec
+        # Confirmed only when something may start: a full worker need not know that nothing is paused.
+        control = source.current() if free > 0 else _latest(source)
+        self._lease_sec = control.lease_sec
         now_ms = self._clock_ms()
         taken: list[Waiting] = []
         starts: list[tuple[int, Waiting, Start]] = []
@@ -280,19 +271,23 @@ class Worker:
         published = transactor.commit(outs, grants.offsets(taken), grants.metadata())
         grants.take(taken)
         for index, found, start in starts:
-            self._launch(found, start, published[index].timestamp_ms)
+            self._launch(found, start, published[index].timestamp_ms, control.offset)
 
-    def _judge(
-        self, found: Waiting, now_ms: int, in_batch: set[str], control: WorkerControl | None
-    ) -> Judgement | None:
+    def _judge(self, found: Waiting, now_ms: int, in_batch: set[str], control: WorkerControl) -> Judgement | None:
         grant = found.grant
         if grant is None:
             return None
-        paused = (
-            None if control is None else control.paused(grant.agent_id, grant.topic, grant.judged_tags, grant.job_id)
+        job = (grant.agent_id, grant.topic, grant.judged_tags, grant.job_id)
+        revoked = control.revoked(grant.control_offset, *job)
+        judgement = judge_grant(
+            grant,
+            now_ms,
+            in_batch if grant.grant_id in in_batch else self._seen,
+            control.paused(*job),
+            tenant=self._settings.tenant,
+            pool=self.pool,
+            revoked=None if revoked is None else f"`{revoked.by}` revoked `{revoked.scope}` by `{revoked.command_id}`",
         )
-        seen = in_batch if grant.grant_id in in_batch else self._seen
-        judgement = judge_grant(grant, now_ms, seen, paused, tenant=self._settings.tenant, pool=self.pool)
         if isinstance(judgement, Start) and found.record.key != grant.job_id.encode():
             return Refuse("grant_misrouted", f"the grant's key is not its job id `{grant.job_id}`")
         if isinstance(judgement, Start) and self._handler(grant.topic) is None:
@@ -302,7 +297,7 @@ class Worker:
             )
         return judgement
 
-    def _launch(self, found: Waiting, start: Start, started_ms: int) -> None:
+    def _launch(self, found: Waiting, start: Start, started_ms: int, control_offset: int) -> None:
         grant = found.grant
         handler = None if grant is None else self._handler(grant.topic)
         if grant is None or handler is None:
@@ -315,7 +310,7 @@ class Worker:
             detail = f"appended {started_ms - grant.start_by_ms} ms after the start-by time; nothing ran"
             self._outbox.append(self._events.ended(grant, "lapsed", detail, found.record.headers))
             return
-        attempt = Attempt(grant, found.record.headers, time.monotonic() + self._lease_sec / 3)
+        attempt = Attempt(grant, found.record.headers, time.monotonic() + self._lease_sec / 3, control_offset)
         call = Call(
             job_id=grant.job_id,
             topic=grant.topic,
@@ -325,20 +320,39 @@ class Worker:
             agent_id=grant.agent_id,
             on_behalf_of=grant.on_behalf_of,
             progress=attempt.progress,
+            stopping=attempt.stopping,
         )
         self._running[grant.grant_id] = attempt
         attempt.run(handler, call, self._finished.put)
 
+    def _ask_to_stop(self, source: ControlSource[WorkerControl]) -> None:
+        """Ask what runs in a stopped scope to stop; also while all slots are full, or the broker is away."""
+        if not self._running:
+            return
+        control, now = _latest(source), time.monotonic()
+        for attempt in self._running.values():
+            grant = attempt.grant
+            job = (grant.agent_id, grant.topic, grant.judged_tags, grant.job_id)
+            for stop in control.stops_after(attempt.control_offset, *job):
+                attempt.stops.ask(stop, now)
+
     def _report(self, transactor: Transactor) -> None:
         """Write what has ended, and a sign of life of what runs. Nothing is lost when the transaction aborts."""
+        now = time.monotonic()
         while not self._finished.empty():
             done = self._finished.get()
             attempt = self._running.pop(done.grant.grant_id)
+            self._answer(attempt, attempt.stops.ended(stopped=done.stopped))
             self._outbox.extend(self._events.output(done, attempt.headers))
-        beats = self._beats(time.monotonic())
+        for attempt in self._running.values():
+            self._answer(attempt, attempt.stops.overdue(now))
+        beats = self._beats(now)
         if self._outbox or beats:
             transactor.commit([*self._outbox, *beats])
             self._outbox.clear()
+
+    def _answer(self, attempt: Attempt, answers: list[Answer]) -> None:
+        self._outbox.extend([self._events.stop_answered(attempt.grant, each, attempt.headers) for each in answers])
 
     def _beats(self, now: float) -> list[Out]:
         beats: list[Out] = []
@@ -348,10 +362,11 @@ class Worker:
                 beats.append(self._events.progressed(attempt.grant, number, note, attempt.headers))
         return beats
 
-    def _drain(self, transactor: Transactor) -> None:
+    def _drain(self, transactor: Transactor, source: ControlSource[WorkerControl]) -> None:
         deadline = time.monotonic() + STOP_SEC_MAX
         while self._running or self._outbox or not self._finished.empty():
             try:
+                self._ask_to_stop(source)
                 self._report(transactor)
             except NothingWritten as error:
                 _LOGGER.info("worker %s: %s", self.worker_id, error)
@@ -363,8 +378,8 @@ class Worker:
             if self._running and self._finished.empty():
                 threading.Event().wait(POLL_SEC)
 
-    def _drain_quietly(self, transactor: Transactor) -> None:
+    def _drain_quietly(self, transactor: Transactor, source: ControlSource[WorkerControl]) -> None:
         try:
-            self._drain(transactor)
+            self._drain(transactor, source)
         except SluicegateError as error:
             _LOGGER.warning("worker %s could not report what it ran: %s", self.worker_id, error)

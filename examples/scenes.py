@@ -11,6 +11,7 @@ from sluicegate.clients.outcomes import Handle
 from sluicegate.clients.pending import Pending
 from sluicegate.clients.reviewer import Reviewer
 from sluicegate.clients.worker import Worker
+from sluicegate.examples import support_scenes
 from sluicegate.examples.stage import Stage
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -46,6 +47,7 @@ def workers(settings: Settings) -> list[Worker]:
     def call_out(call: Call) -> dict[str, Any]:
         return {"may_reach": call.constraints["network_allowlist"]}
 
+    support_scenes.handle_refunds(ordinary)
     return [ordinary, deploying]
 
 
@@ -89,7 +91,7 @@ def play(stage: Stage) -> Jobs:
     finally:
         for client in (deployer, researcher, cleaner, ken, mei):
             client.close()
-    return jobs
+    return {**jobs, **support_scenes.play(stage)}
 
 
 def _read(stage: Stage, agent: Agent) -> str:

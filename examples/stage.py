@@ -54,18 +54,32 @@ class Stage:
 
     def expect(self, what: str, cls: type[T], fits: Callable[[T], bool], *, longer_sec: float = 0) -> T | None:
         """Wait until such an event stands in the log, and print it from there; None, and a failed demo, if not."""
+        found = self.await_one(what, cls, fits, longer_sec=longer_sec)
+        if found is None:
+            return None
+        record, event = found
+        self.line(f"{record.topic}/{record.partition}/{record.offset}", sentence(event))  # type: ignore[arg-type]
+        return event
+
+    def await_one(
+        self, what: str, cls: type[T], fits: Callable[[T], bool], *, longer_sec: float = 0
+    ) -> tuple[Record, T] | None:
+        """As `expect`, with its record and without a line."""
         deadline = time.monotonic() + self.expect_sec + longer_sec
         checked = 0
         while True:
             for record, event in self._seen[checked:]:
                 if isinstance(event, cls) and fits(event):
-                    self.line(f"{record.topic}/{record.partition}/{record.offset}", sentence(event))  # type: ignore[arg-type]
-                    return event
+                    return record, event
             checked = len(self._seen)
             if time.monotonic() > deadline:
                 self.miss(what)
                 return None
             self._read()
+
+    def all(self, cls: type[T], fits: Callable[[T], bool]) -> list[tuple[Record, T]]:
+        """All such records read so far."""
+        return [(record, event) for record, event in self._seen if isinstance(event, cls) and fits(event)]
 
     def miss(self, what: str) -> None:
         """Something of the story did not happen."""

@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
 )
 
 from sluicegate.infra import acls
+from sluicegate.infra.quotas import ensure_agent_quotas
 from sluicegate.schemas.errors import BadInput, SluicegateError, Unavailable
 from sluicegate.streams.changelog import changelog_config, changelogs
 from sluicegate.streams.connection import LOGGER, await_broker
@@ -156,10 +157,14 @@ def ensure_acls(settings: Settings, agents: Iterable[str] = (), client: AdminCli
 
 
 def add_agent_login(settings: Settings, agent_id: str, client: AdminClient | None = None) -> None:
-    """Login and rights of one agent, while the broker runs. Raises BadInput for an id that covers another agent's."""
+    """Quota, login and rights of one agent, while the broker runs.
+
+    Raises BadInput for an id that covers another agent's.
+    """
     client = client or admin_client(settings)
     acls.logins({agent_id, *known_agents(settings)}, settings.pools)
     login = acls.AGENT + agent_id
+    ensure_agent_quotas(settings, [agent_id])
     ensure_users(settings, [login], client)
     _ensure_rights(set(acls.rights_of(settings.tenant, login, settings.pools)), client)
 

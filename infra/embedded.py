@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sluicegate.infra import acls
 from sluicegate.infra.admin import admin_client, check_drift, ensure_acls, ensure_topics, ensure_users
 from sluicegate.infra.broker import EmbeddedBroker
+from sluicegate.infra.quotas import ensure_agent_quotas
 from sluicegate.schemas.errors import BadInput
 from sluicegate.streams.logins import ADMIN, BROKER, load_logins, new_password, save_logins
 
@@ -40,11 +41,13 @@ def ensure_embedded(settings: Settings, agents: Iterable[str] = (), pools: Itera
 
 
 def ensure_tenant(settings: Settings, agents: Iterable[str] = (), pools: Iterable[str] = ()) -> None:
-    """Topics, logins and rights of the tenant on a broker that runs, then the drift check."""
+    """Topics, logins, rights and quotas of the tenant on a broker that runs, and the drift check."""
     agents = tuple(agents)
     ready = settings.model_copy(update={"pools": tuple(dict.fromkeys((*settings.pools, *pools)))})
     client = admin_client(ready)
     ensure_topics(ready, client)
     check_drift(ready, client)
-    ensure_users(ready, acls.logins(agents, ready.pools), client)
+    logins = acls.logins(agents, ready.pools)
+    ensure_agent_quotas(ready, agents)  # before the logins, so that none is ever without
+    ensure_users(ready, logins, client)
     ensure_acls(ready, agents, client)

@@ -45,6 +45,8 @@ _FIXED: Final[dict[str, object]] = {
     # A gate that was off for a week must not begin anew: its offsets are part of the evidence.
     "offsets.retention.minutes": NEVER_MS,
     "transactional.id.expiration.ms": NEVER_MS,
+    # An agent's quota is an average of two seconds: by default it may first write ten times as much at once.
+    "quota.window.num": 3,
     "unclean.leader.election.enable": "false",
     "message.max.bytes": LETTER_BYTES_MAX,
     "replica.fetch.max.bytes": LETTER_BYTES_MAX,

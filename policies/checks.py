@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from sluicegate.policies import documents as docs
 from sluicegate.policies.faults import suggest
+from sluicegate.policies.fields import PATTERN_WORDS
 from sluicegate.policies.source import Source
+
+M = TypeVar("M", bound=BaseModel)
 
 _WANTED: Final = {
     "string_type": "text",
@@ -23,6 +27,8 @@ _WANTED: Final = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_UNQUOTED: Final = ("true", "false", "null")
+_NUMERIC: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _RANGES: Final = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "above"),
@@ -49,6 +55,13 @@ def model_of(source: Source) -> BaseModel | None:
         fix = suggest(first, known) if first else "begin with `rules:`"
         source.fault((first,), "no top-level key says what kind of document this is", fix, at_key=True)
         return None
+    return validated(source, model)
+
+
+def validated(source: Source, model: type[M]) -> M | None:
+    """The source as this model; None when it has faults, which are recorded in ``source``."""
+    if source.root is None:
+        return None
     try:
         return model.model_validate(source.root.plain())
     except ValidationError as problem:
@@ -69,18 +82,29 @@ def _record(source: Source, model: type[BaseModel], error: Any) -> None:
         source.fault(path[:-1], f"`{name}` is missing", f"add `{name}`")
     elif kind == "literal_error":
         known = [each.strip("' ") for each in context["expected"].replace(" or ", ", ").split(", ")]
-        source.fault(path, f"`{given}` is not known here", suggest(str(given), known))
+        if given is None or isinstance(given, dict | list):
+            source.fault(path, f"expected one word, found {_shown(given)}", suggest("", known))
+        else:
+            source.fault(path, f"`{given}` is not known here", suggest(str(given), known))
     elif kind in _WANTED:
         fix = f"write {_WANTED[kind]}" + (", in quotes" if kind == "string_type" and given is not None else "")
+        if isinstance(given, str) and kind not in ("string_type", "list_type"):
+            fix = f"{fix}, without quotes" if given.lower() in _UNQUOTED or _NUMERIC.fullmatch(given) else fix
+            source.fault(path, f"expected {_WANTED[kind]}, found the text `{_shown(given)}`", fix)
+            return
+        if kind == "list_type" and isinstance(given, str):
+            fix = f'write `["{given}"]`'
         source.fault(path, f"expected {_WANTED[kind]}, found `{_shown(given)}`", fix)
     elif kind in _RANGES:
         key, words = _RANGES[kind]
-        source.fault(path, f"`{given}` is out of range", f"write a number {words} {context[key]:g}")
-    elif kind in {"too_short", "string_too_short"}:
+        source.fault(path, f"`{given}` is out of range", f"write a number {words} {context[key]:.15g}")
+    elif kind == "string_too_short":
+        source.fault(path, f"`{name}` is empty", "write something or remove the key")
+    elif kind == "too_short":
         source.fault(path, f"`{name}` is empty", "write at least one entry or remove the key")
     elif kind == "string_pattern_mismatch":
         at_key = bool(path) and path[-1] == "[key]"
-        words = docs.PATTERN_WORDS.get(context["pattern"], context["pattern"])
+        words = PATTERN_WORDS.get(context["pattern"], context["pattern"])
         source.fault(path, f"`{given}` is no valid name here", f"use {words}", at_key=at_key)
     elif "fix" in context:
         source.fault(path, str(context.get("said", error["msg"])), str(context["fix"]))

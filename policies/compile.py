@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 import rfc8785
 
+from sluicegate.policies import documents as docs
+from sluicegate.policies.actions import DEFAULT_POOL, Action, Actions
+from sluicegate.policies.anomaly import Sketch, read_baseline
 from sluicegate.policies.constraints import Constraints, ConstraintType, is_tighter_or_equal, merge_constraints
-from sluicegate.policies.documents import DECISIONS, ActionEntry, AgentEntry, Match, ReviewerEntry, Rule
 from sluicegate.policies.evaluate import RANKS, Judgement, ResidualRule, Residue, Subject, evaluate
 from sluicegate.policies.facts import tests_of
+from sluicegate.policies.fields import DECISIONS
+from sluicegate.policies.index import RuleIndex
 from sluicegate.policies.load import Bundle
 from sluicegate.policies.patterns import Glob
-from sluicegate.schemas.records import RuleRef
+from sluicegate.policies.windows import Window, windows_among
+from sluicegate.schemas.records import DecisionWord, RuleError, RuleRef
+
+__all__ = ["DEFAULT_POOL", "Action", "CompiledPolicy", "compile_bundle", "content_hash"]
 
 SIGNATURES_MAX: Final = 4_096
-"""How many pairs of topic and tags, and how many topics' actions, are kept settled at a time."""
+"""How many signatures (topic, tags, level, class) are kept settled at a time."""
 DEFAULT_LAYER: Final = "default"
-DEFAULT_POOL: Final = "default"
+AUTONOMY: Final = "autonomy"
+"""The layer that the agent's level is."""
+MODE_LAYER: Final = "mode"
+DEFAULT_CLASS: Final = "default"
+OBSERVE: Final = "observe"
 EVIDENCE_FIELDS: Final = ("policy_snapshot", "job_hash", "approver_id", "decision_ts")
 """What a verdict must carry when no contract says otherwise."""
 
+_Signature = tuple[str, tuple[str, ...], int, str]
+K = TypeVar("K")
 T = TypeVar("T")
 
 
-class Action(msgspec.Struct, frozen=True):
-    """What the platform team knows of a topic: tags of every pattern that fits, the rest of the first that says it."""
+class _Settled(msgspec.Struct, frozen=True):
+    """What is left of a bundle for one signature. ``acting`` is None when everything acts."""
 
-    risk_tags: tuple[str, ...]
-    pool: str = DEFAULT_POOL
-    retry_safe: bool = False
-    category: str | None = None
-    facts: Mapping[str, str] = {}
-    reversible: bool | None = None
-    audience: str | None = None
-    payload_schema: Mapping[str, Any] | None = None
-    retry_identity: tuple[str, ...] = ()
+    whole: Residue
+    acting: Residue | None
 
 
 class _Compiled(msgspec.Struct, frozen=True):
@@ -61,59 +67,111 @@ class _Compiled(msgspec.Struct, frozen=True):
         return not self.globs or any(glob.matches(topic) for glob in self.globs)
 
 
+class _Layer(msgspec.Struct, frozen=True):
+    """The rules of one document, or of one level, in order."""
+
+    name: str
+    rules: tuple[_Compiled, ...]
+    observed: bool
+    index: RuleIndex
+
+    def residue(self, topic: str, tags: frozenset[str]) -> tuple[ResidualRule, ...]:
+        """The rules that fit, up to the first that asks for no fact."""
+        found: list[ResidualRule] = []
+        for each in self.index.candidates(topic, tags):
+            compiled = self.rules[each]
+            if compiled.fits(topic, tags):
+                found.append(compiled.rule)
+                if not compiled.rule.tests:
+                    break
+        return tuple(found)
+
+
 class CompiledPolicy:
     """One snapshot, ready to judge. Judging is pure; what is remembered between calls changes no answer."""
 
     def __init__(self, bundle: Bundle) -> None:
+        settings = bundle.settings
         self.snapshot_name = bundle.snapshot_name
         self.snapshot_digest = bundle.snapshot_digest
         self.constraint_types: Mapping[str, ConstraintType] = bundle.constraint_types
-        self.agents: Mapping[str, AgentEntry] = {agent.id: agent for agent in bundle.agents.agents}
-        self.reviewers: Mapping[str, ReviewerEntry] = {person.id: person for person in bundle.reviewers.people}
+        self.agents: Mapping[str, docs.AgentEntry] = {agent.id: agent for agent in bundle.agents.agents}
+        self.reviewers: Mapping[str, docs.ReviewerEntry] = {person.id: person for person in bundle.reviewers.people}
         self.queues: Mapping[str, tuple[str, ...]] = {
             name: tuple(queue.members) for name, queue in bundle.reviewers.queues.items()
         }
-        self.pools: tuple[str, ...] = tuple(
-            sorted({DEFAULT_POOL, *(entry.pool for entry in bundle.actions.actions if entry.pool)})
-        )
+        self.sign_off: docs.SignOff | None = settings.sign_off
+        self.break_glass: docs.BreakGlass | None = settings.break_glass
         contract = bundle.contract.evidence_contract if bundle.contract else None
         self.evidence_fields: tuple[str, ...] = tuple(contract.required_fields) if contract else EVIDENCE_FIELDS
         self.reject_if_incomplete: bool = contract.reject_if_incomplete if contract else True
-        self._default_constraints: Constraints = dict(bundle.settings.default_constraints)
-        self._default = self._default_rule(bundle)
-        self._layers = tuple(
-            tuple(self._compile(name, index, rule, plain) for index, (rule, plain) in enumerate(rules))
-            for name, rules in _rules_by_layer(bundle)
+        self._actions = Actions(bundle.actions)
+        self.pools: tuple[str, ...] = self._actions.pools
+        self._classes = settings.classes
+        self._observes = settings.mode == OBSERVE
+        self._default_constraints: Constraints = dict(settings.default_constraints)
+        self._default = self._default_rule(settings.default)
+        self._layers = tuple(self._compile_layers(bundle))
+        self._levels = self._compile_levels(bundle)
+        self.facts_asked = frozenset(self._facts_asked())
+        """The facts that some rule compares."""
+        self.windows: tuple[Window, ...] = windows_among(self.facts_asked)
+        self._baseline: Mapping[str, Sketch] = (
+            {} if bundle.baseline is None else read_baseline(bundle.baseline.model_dump(exclude={"version"}))
         )
-        self._actions = [(tuple(map(Glob, entry.topics)), entry) for entry in bundle.actions.actions]
-        self._residues: dict[tuple[str, tuple[str, ...]], Residue] = {}
-        self._settled: dict[tuple[str, tuple[str, ...]], Judgement] = {}
-        self._action_by_topic: dict[str, Action] = {}
+        self._settled: dict[_Signature, Judgement] = {}
+        self._residues: dict[_Signature, _Settled] = {}
 
     def judge(self, subject: Subject) -> Judgement:
         """What this snapshot says of a subject. Treat the judgement as frozen: equal subjects may share it."""
-        signature = (subject.topic, subject.risk_tags)
-        settled = self._settled.get(signature)
-        if settled is not None:
-            return settled
-        residue = self._residues.get(signature)
-        if residue is None:
-            residue = self._settle(*signature)
-            if not any(rule.tests for layer in residue.layers for rule in layer):
-                return _remember(self._settled, signature, evaluate(residue, {}))
-            _remember(self._residues, signature, residue)
-        return evaluate(residue, subject.facts)
+        level = subject.level if self._levels is not None else 0
+        signature = (subject.topic, subject.risk_tags, level, subject.agent_class if self._classes else "")
+        known = self._settled.get(signature)
+        if known is not None:
+            return known
+        settled = self._residues.get(signature)
+        if settled is None:
+            settled = self._settle(subject, level)
+            if not any(rule.tests for layer in settled.whole.layers for rule in layer):
+                return _remember(self._settled, signature, self._evaluate(settled, subject))
+            _remember(self._residues, signature, settled)
+        return self._evaluate(settled, subject)
 
     def action(self, topic: str) -> Action:
         """What `actions.yaml` says of a topic; the defaults where it says nothing."""
-        found = self._action_by_topic.get(topic)
-        return found if found is not None else _remember(self._action_by_topic, topic, self._find_action(topic))
+        return self._actions.of(topic)
 
-    def agent(self, agent_id: str) -> AgentEntry | None:
+    def agent(self, agent_id: str) -> docs.AgentEntry | None:
         """An enrolled agent."""
         return self.agents.get(agent_id)
 
-    def reviewer(self, reviewer_id: str) -> ReviewerEntry | None:
+    def class_of(self, agent_id: str) -> str:
+        """The class of an agent; that of nobody in particular where it is not enrolled."""
+        agent = self.agents.get(agent_id)
+        return DEFAULT_CLASS if agent is None else agent.agent_class
+
+    def has_confidence(self, agent_class: str) -> bool:
+        """Whether agents of a class can be more or less sure: then confidence is declared for every topic."""
+        entry = self._classes.get(agent_class)
+        return agent_class != docs.WITHOUT_CONFIDENCE if entry is None else entry.confidence
+
+    @property
+    def levels(self) -> tuple[int, ...] | None:
+        """The levels that the autonomy document defines; None without one."""
+        return None if self._levels is None else tuple(sorted(self._levels))
+
+    def level(self, agent_id: str) -> int | None:
+        """The level an agent begins at, 0 unless `agents.yaml` says another; None without an autonomy document."""
+        if self._levels is None:
+            return None
+        agent = self.agents.get(agent_id)
+        return 0 if agent is None or agent.initial_level is None else agent.initial_level.level
+
+    def baseline(self, topic: str) -> Sketch | None:
+        """What all agents together did on a topic, for those who have not learned enough of their own."""
+        return self._baseline.get(topic)
+
+    def reviewer(self, reviewer_id: str) -> docs.ReviewerEntry | None:
         """A person of `reviewers.yaml`."""
         return self.reviewers.get(reviewer_id)
 
@@ -125,73 +183,115 @@ class CompiledPolicy:
         """The names in ``candidate`` that would loosen ``ceiling``, by this bundle's constraint types."""
         return is_tighter_or_equal(candidate, ceiling, self.constraint_types)
 
-    def _settle(self, topic: str, risk_tags: tuple[str, ...]) -> Residue:
-        tags = frozenset(risk_tags)
-        layers = []
-        for compiled in self._layers:
-            residue: list[ResidualRule] = []
-            for each in compiled:
-                if each.fits(topic, tags):
-                    residue.append(each.rule)
-                    if not each.rule.tests:
-                        break
-            if residue:
-                layers.append(tuple(residue))
-        return Residue(tuple(layers), self._default, self.constraint_types)
+    def residue(self, subject: Subject) -> Residue:
+        """The rules that are left for a subject's topic, tags and level, by layer, observed ones too."""
+        return self._settle(subject, subject.level).whole
 
-    def _compile(self, layer: str, index: int, rule: Rule, plain: Any) -> _Compiled:
-        match: Match = rule.match
-        return _Compiled(
-            globs=tuple(map(Glob, match.topics or ())),
-            any_tags=frozenset(match.risk_tags or ()),
-            all_tags=frozenset(match.risk_tags_all or ()),
-            only_tags=None if match.risk_tags_only is None else frozenset(match.risk_tags_only),
-            rule=self._residual(layer, index, rule, plain),
+    # --- settling
+
+    def _evaluate(self, settled: _Settled, subject: Subject) -> Judgement:
+        whole = evaluate(settled.whole, subject.facts)
+        if self._only_observed(subject.agent_class):
+            return Judgement(
+                decision="ALLOW",
+                rules=(_OBSERVED,),
+                constraints={},
+                missing=whole.missing,
+                errors=whole.errors,
+                reason=_OBSERVED.reason or "",
+                observed=whole,
+            )
+        if settled.acting is None:
+            return whole
+        return msgspec.structs.replace(evaluate(settled.acting, subject.facts), observed=whole)
+
+    def _only_observed(self, agent_class: str) -> bool:
+        entry = self._classes.get(agent_class)
+        return self._observes or (entry is not None and entry.mode == OBSERVE)
+
+    def _settle(self, subject: Subject, level: int) -> _Settled:
+        tags = frozenset(subject.risk_tags)
+        whole: list[tuple[ResidualRule, ...]] = []
+        acting: list[tuple[ResidualRule, ...]] = []
+        errors: tuple[RuleError, ...] = ()
+        for layer in self._layers_at(level):
+            residue = layer.residue(subject.topic, tags)
+            if residue:
+                whole.append(residue)
+                if not layer.observed:
+                    acting.append(residue)
+        if self._levels is not None and level not in self._levels:
+            errors = (RuleError(layer=AUTONOMY, id=f"level_{level}", error=_NO_LEVEL),)
+        types = self.constraint_types
+        return _Settled(
+            Residue(tuple(whole), self._default, types, errors),
+            None if len(acting) == len(whole) else Residue(tuple(acting), self._default, types, errors),
         )
 
-    def _residual(self, layer: str, index: int, rule: Rule, plain: Any) -> ResidualRule:
+    def _layers_at(self, level: int) -> Iterator[_Layer]:
+        """The layers in the order of their names; the agent's level is the layer `autonomy`."""
+        own = None if self._levels is None else self._levels.get(level) or _no_level(level)
+        for layer in self._layers:
+            if own is not None and own.name < layer.name:
+                yield own
+                own = None
+            yield layer
+        if own is not None:
+            yield own
+
+    # --- compiling
+
+    def _compile_layers(self, bundle: Bundle) -> Iterator[_Layer]:
+        for name, layer in sorted(bundle.layers.items()):
+            plain = _plain(bundle, layer.file)["rules"]
+            rules = tuple(
+                self._compile(name, f"{name}/{index}", rule, plain[index])
+                for index, rule in enumerate(layer.document.rules)
+            )
+            yield _layer(name, rules, observed=layer.document.mode == OBSERVE)
+
+    def _compile_levels(self, bundle: Bundle) -> dict[int, _Layer] | None:
+        if bundle.autonomy is None:
+            return None
+        document = bundle.autonomy.document
+        plain = _plain(bundle, bundle.autonomy.file)["autonomy_levels"]
+        levels: dict[int, _Layer] = {}
+        for key, level in document.autonomy_levels.items():
+            rules = tuple(
+                self._compile(AUTONOMY, f"{key}/{index}", rule, plain[key]["rules"][index])
+                for index, rule in enumerate(level.rules)
+            )
+            levels[int(key.removeprefix("level_"))] = _layer(AUTONOMY, rules, observed=document.mode == OBSERVE)
+        return levels
+
+    def _facts_asked(self) -> Iterator[str]:
+        for layer in (*self._layers, *(self._levels or {}).values()):
+            for each in layer.rules:
+                for test in each.rule.tests:
+                    yield test.fact
+
+    def _compile(self, layer: str, name: str, rule: docs.Rule, plain: Any) -> _Compiled:
+        match = rule.match
         word = DECISIONS[rule.decision]
         constraints = dict(rule.constraints)
         if word == "ALLOW_WITH_CONSTRAINTS" and not constraints:
             constraints = self._default_constraints
         ref = RuleRef(
-            layer=layer,
-            id=rule.id or f"{layer}/{index}",
-            content_hash=content_hash(plain),
-            decision=word,
-            reason=rule.reason,
+            layer=layer, id=rule.id or name, content_hash=content_hash(plain), decision=word, reason=rule.reason
         )
-        return ResidualRule(ref, RANKS[word], tests_of(rule.match.fact_tests()), constraints)
+        return _Compiled(
+            globs=tuple(map(Glob, match.topics or ())),
+            any_tags=frozenset(match.risk_tags or ()),
+            all_tags=frozenset(match.risk_tags_all or ()),
+            only_tags=None if match.risk_tags_only is None else frozenset(match.risk_tags_only),
+            rule=ResidualRule(ref, RANKS[word], tests_of(match.fact_tests()), constraints),
+        )
 
-    def _default_rule(self, bundle: Bundle) -> ResidualRule:
-        word = DECISIONS[bundle.settings.default]
-        ref = RuleRef(
-            layer=DEFAULT_LAYER,
-            id=DEFAULT_LAYER,
-            content_hash=content_hash({"default": bundle.settings.default}),
-            decision=word,
-            reason="no rule matches",
-        )
+    def _default_rule(self, default: str) -> ResidualRule:
+        word = DECISIONS[default]
+        ref = _own_rule(DEFAULT_LAYER, DEFAULT_LAYER, word, "no rule matches")
         constraints = self._default_constraints if word == "ALLOW_WITH_CONSTRAINTS" else {}
         return ResidualRule(ref, RANKS[word], (), constraints)
-
-    def _find_action(self, topic: str) -> Action:
-        fitting = [entry for globs, entry in self._actions if any(glob.matches(topic) for glob in globs)]
-        facts: dict[str, str] = {}
-        for entry in reversed(fitting):
-            facts.update(entry.facts)
-        retry = _first(fitting, "retry")
-        return Action(
-            risk_tags=tuple(sorted({tag for entry in fitting for tag in entry.risk_tags})),
-            pool=_first(fitting, "pool") or DEFAULT_POOL,
-            retry_safe=retry == "safe",
-            category=_first(fitting, "category"),
-            facts=facts,
-            reversible=_first(fitting, "reversible"),
-            audience=_first(fitting, "audience"),
-            payload_schema=_first(fitting, "payload_schema"),
-            retry_identity=tuple(_first(fitting, "retry_identity") or ()),
-        )
 
 
 def compile_bundle(bundle: Bundle) -> CompiledPolicy:
@@ -204,25 +304,35 @@ def content_hash(rule: Any) -> str:
     return hashlib.sha256(rfc8785.dumps(rule)).hexdigest()
 
 
-def _rules_by_layer(bundle: Bundle) -> list[tuple[str, list[tuple[Rule, Any]]]]:
-    """Layers by name, each with its rules and their plain JSON."""
-    plain_by_layer: dict[str, Any] = {}
-    for file, document in bundle.documents.items():
-        stem = file.rpartition(".")[0]
-        if stem in bundle.layers and isinstance(document, dict):
-            plain_by_layer[stem] = document["rules"]
-    return [
-        (name, list(zip(layer.rules, plain_by_layer[name], strict=True)))
-        for name, layer in sorted(bundle.layers.items())
-    ]
+_NO_LEVEL: Final = "the autonomy document does not define this level"
 
 
-def _first(entries: Sequence[ActionEntry], field: str) -> Any:
-    """The field of the first entry that gives it."""
-    return next((value for entry in entries if (value := getattr(entry, field)) is not None), None)
+def _own_rule(layer: str, name: str, word: DecisionWord, reason: str) -> RuleRef:
+    """A rule that no document writes: its content is what it says."""
+    content = {layer: name} if layer != DEFAULT_LAYER else {"default": word.lower()}
+    return RuleRef(layer=layer, id=name, content_hash=content_hash(content), decision=word, reason=reason)
 
 
-K = TypeVar("K")
+_OBSERVED: Final = _own_rule(MODE_LAYER, OBSERVE, "ALLOW", "policy is only observed here")
+
+
+def _no_level(level: int) -> _Layer:
+    """What stands in for a level that nobody has defined: a person decides."""
+    ref = _own_rule(AUTONOMY, f"level_{level}", "REQUIRE_APPROVAL", _NO_LEVEL)
+    rule = ResidualRule(ref, RANKS["REQUIRE_APPROVAL"], (), {})
+    return _layer(AUTONOMY, (_Compiled((), frozenset(), frozenset(), None, rule),), observed=False)
+
+
+def _layer(name: str, rules: tuple[_Compiled, ...], *, observed: bool) -> _Layer:
+    index = RuleIndex()
+    for number, each in enumerate(rules):
+        index.add(number, [glob.pattern for glob in each.globs], each.any_tags, each.all_tags)
+    return _Layer(name, rules, observed, index)
+
+
+def _plain(bundle: Bundle, file: str) -> Any:
+    """A document as it was written, which is what hashes are over."""
+    return bundle.documents[file]
 
 
 def _remember(memory: dict[K, T], key: K, value: T) -> T:

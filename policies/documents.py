@@ -1,94 +1,46 @@
 """The documents that people write, as strict models: unknown keys, wrong types and wrong ranges are errors.
 
 What a document is, its top-level keys or its name say (``kind_of``). Meaning that needs more than one field
-(constraints, facts, references) is checked in `sluicegate.policies.checks`.
+(constraints, facts, references) is checked in `sluicegate.policies.meaning`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
-from sluicegate.policies.patterns import pattern_problem
-from sluicegate.schemas.records import DecisionWord
+from sluicegate.policies.fields import (
+    LEVEL,
+    Count,
+    DecisionName,
+    FactName,
+    Mode,
+    Name,
+    Path,
+    Paths,
+    Patterns,
+    PersonId,
+    PoolName,
+    Positive,
+    PublicKey,
+    Rate,
+    RuleId,
+    Seconds,
+    Strict,
+    Tag,
+    Tags,
+    Text,
+    Version,
+)
 
-DecisionName = Literal["allow", "allow_with_constraints", "require_approval", "deny"]
-DECISIONS: Final[dict[str, DecisionWord]] = {
-    "allow": "ALLOW",
-    "allow_with_constraints": "ALLOW_WITH_CONSTRAINTS",
-    "require_approval": "REQUIRE_APPROVAL",
-    "deny": "DENY",
-}
-"""The decisions as documents spell them, from the mildest to the strictest, and as events spell them."""
-
-PUBLIC_KEY_BYTES: Final = 32
-
-
-def _check_pattern(pattern: str) -> str:
-    problem = pattern_problem(pattern)
-    if problem is not None:
-        raise PydanticCustomError("pattern", "{said}", {"said": problem[0], "fix": problem[1]})
-    return pattern
-
-
-def _check_public_key(text: str) -> str:
-    try:
-        length = len(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
-        length = -1
-    if length != PUBLIC_KEY_BYTES:
-        fix = f"write the {PUBLIC_KEY_BYTES} bytes of the public key in base64"
-        raise PydanticCustomError("public_key", "this is no Ed25519 public key", {"fix": fix})
-    return text
-
-
-NAME: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9])?$"
-PERSON: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9_.@+-]{0,98}[A-Za-z0-9])?$"
-POOL: Final = r"^[a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?$"
-TAG: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}$"
-FACT: Final = r"^[a-z][a-z0-9_]{0,63}$"
-RULE_ID: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}$"
-VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$"
-LEVEL: Final = r"^level_(0|[1-9][0-9]?)$"
-PATTERN_WORDS: Final = {
-    NAME: "letters, digits, `_`, `.` and `-` between letters or digits, at most 100",
-    PERSON: "letters, digits and any of `_.@+-` between letters or digits, at most 100",
-    POOL: "lower case letters, digits and `-` between them, at most 50: it is part of a topic's name",
-    TAG: "letters, digits and any of `_.:/-`, at most 100",
-    FACT: "lower case letters, digits and `_`, a letter first, at most 64",
-    RULE_ID: "letters, digits and any of `_.:/-`, at most 100",
-    VERSION: "letters, digits, `_`, `.` and `-`, at most 32",
-    LEVEL: "`level_0`, `level_1` and so on",
-}
-"""What each kind of name may be made of, for the people who get it wrong."""
-
-Name = Annotated[str, Field(pattern=NAME)]
-PersonId = Annotated[str, Field(pattern=PERSON)]
-PoolName = Annotated[str, Field(pattern=POOL)]
-Tag = Annotated[str, Field(pattern=TAG)]
-FactName = Annotated[str, Field(pattern=FACT)]
-RuleId = Annotated[str, Field(pattern=RULE_ID)]
-Version = Annotated[str, Field(pattern=VERSION)]
-Text = Annotated[str, Field(min_length=1, max_length=2_000)]
-Pattern = Annotated[str, AfterValidator(_check_pattern)]
-PublicKey = Annotated[str, AfterValidator(_check_public_key)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Patterns = Annotated[list[Pattern], Field(min_length=1)]
-Tags = Annotated[list[Tag], Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    """A mapping with these keys and no others; nothing is converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+APPROVALS_MAX: Final = 20
+"""How many people one rule may ask for."""
+REQUEST_KEYS: Final = ("route", "timeout_sec", "on_timeout", "tier", "approvals", "editable")
+"""What a rule says of the request it opens; the desk acts on it."""
+WITHOUT_CONFIDENCE: Final = "workflow"
+"""The class of agents that has no confidence whatever the bundle says: an engine is not unsure."""
 
 
 class Match(Strict):
@@ -114,13 +66,19 @@ class Rule(Strict):
     decision: DecisionName
     reason: Text | None = None
     constraints: dict[str, Any] = {}
+    route: Name | None = None
+    timeout_sec: Seconds | None = None
+    on_timeout: Literal["deny", "escalate", "approve"] | None = None
+    tier: Literal["high", "medium", "low"] | None = None
+    approvals: Annotated[int, Field(ge=1, le=APPROVALS_MAX)] | None = None
+    editable: Paths | None = None
 
 
 class RulesDocument(Strict):
     """A layer: the first rule that matches decides in it."""
 
     version: Version | None = None
-    mode: Literal["enforce", "observe"] = "enforce"
+    mode: Mode = "enforce"
     rules: Annotated[list[Rule], Field(min_length=1)]
 
 
@@ -147,10 +105,11 @@ class MeasuredTrigger(Strict):
 
 
 class AutonomyDocument(Strict):
-    """Graduated autonomy; checked now, a layer later."""
+    """Graduated autonomy: the rules of the agent's level are one more layer. What moves a level acts later."""
 
     version: Version | None = None
-    autonomy_levels: dict[Annotated[str, Field(pattern=LEVEL)], Level]
+    mode: Mode = "enforce"
+    autonomy_levels: Annotated[dict[Annotated[str, Field(pattern=LEVEL)], Level], Field(min_length=1)]
     promotion_criteria: PromotionCriteria | None = None
     demotion_triggers: list[Name | MeasuredTrigger] = []
 
@@ -279,10 +238,24 @@ class ConstraintTypeEntry(Strict):
 
 
 class SignOff(Strict):
-    """Who must agree before the bundle becomes active; acted on later."""
+    """Who, besides whoever activates it, must agree before a bundle becomes active."""
 
     people: Positive = 1
     roles: list[Name] = []
+
+
+class BreakGlass(Strict):
+    """Who may, for how long at most, have what waits for a person run at once; every run is reviewed afterwards."""
+
+    role: Name
+    max_sec: Seconds
+
+
+class ClassEntry(Strict):
+    """What holds for a class of agents."""
+
+    mode: Mode = "enforce"
+    confidence: bool = True
 
 
 class BundleDocument(Strict):
@@ -290,10 +263,12 @@ class BundleDocument(Strict):
 
     version: Version | None = None
     default: DecisionName = "require_approval"
-    mode: Literal["enforce", "observe"] = "enforce"
+    mode: Mode = "enforce"
+    classes: dict[Name, ClassEntry] = {}
     default_constraints: dict[str, Any] = {}
     constraint_types: dict[FactName, ConstraintTypeEntry] = {}
     sign_off: SignOff | None = None
+    break_glass: BreakGlass | None = None
 
 
 class ActionEntry(Strict):
@@ -304,11 +279,12 @@ class ActionEntry(Strict):
     pool: PoolName | None = None
     retry: Literal["safe", "ask"] | None = None
     category: Name | None = None
-    facts: dict[FactName, Text] = {}
+    facts: dict[FactName, Path] = {}
     reversible: bool | None = None
     audience: Name | None = None
     payload_schema: dict[str, Any] | None = None
-    retry_identity: Annotated[list[Text], Field(min_length=1)] | None = None
+    retry_identity: Paths | None = None
+    target: Path | None = None
 
 
 class ActionsDocument(Strict):
@@ -375,6 +351,21 @@ class ReviewersDocument(Strict):
     queues: dict[Name, QueueEntry] = {}
 
 
+class BaselineEntry(Strict):
+    """What the agents together did on one topic, folded into a sketch of ``n`` events."""
+
+    n: Count
+    sketch: Text
+
+
+class BaselineDocument(Strict):
+    """The pooled baseline of the anomaly score, as `policy baseline` makes it from the log."""
+
+    version: Version | None = None
+    baseline_format: Positive
+    topics: dict[Text, BaselineEntry]
+
+
 class OutputPolicyDocument(BaseModel):
     """Review of outputs; its keys are fixed when review is built, so nothing of it is accepted before."""
 
@@ -389,6 +380,7 @@ KINDS_BY_NAME: Final[dict[str, type[BaseModel]]] = {
     "agents": AgentsDocument,
     "reviewers": ReviewersDocument,
     "output-policy": OutputPolicyDocument,
+    "baseline": BaselineDocument,
 }
 KINDS_BY_KEYS: Final[tuple[tuple[tuple[str, ...], type[BaseModel]], ...]] = (
     (("rules",), RulesDocument),

@@ -51,13 +51,16 @@ class Subject(msgspec.Struct, frozen=True):
     agent_id: str
     agent_class: str = "default"
     facts: Mapping[str, FactValue] = {}
+    level: int = 0
 
 
 class Judgement(msgspec.Struct, frozen=True):
     """What policy says of a subject, and why.
 
     ``rules`` are all rules whose decision is the final one, by layer; ``constraints`` bind an allowed job and are
-    the ceiling of an approval; ``missing`` are the absent facts that left a rule open, sorted.
+    the ceiling of an approval; ``missing`` are the absent facts that left a rule open, sorted. ``observed`` is what
+    would have been decided, had everything that is only observed been enforced; None when nothing that fits the
+    subject's topic and tags is only observed.
     """
 
     decision: DecisionWord
@@ -66,6 +69,7 @@ class Judgement(msgspec.Struct, frozen=True):
     missing: tuple[str, ...]
     errors: tuple[RuleError, ...]
     reason: str
+    observed: Judgement | None = None
 
 
 class ResidualRule(msgspec.Struct, frozen=True):
@@ -83,6 +87,8 @@ class Residue(msgspec.Struct, frozen=True):
     layers: tuple[tuple[ResidualRule, ...], ...]
     default: ResidualRule
     types: Mapping[str, ConstraintType]
+    errors: tuple[RuleError, ...] = ()
+    """What is wrong whatever the facts are."""
 
 
 class _Tally:
@@ -128,7 +134,7 @@ def evaluate(residue: Residue, facts: Mapping[str, FactValue]) -> Judgement:
         rules=tuple(rules),
         constraints=merge_all(tally.constraints, residue.types) if constrained else {},
         missing=tuple(sorted(tally.missing)) if tally.missing else (),
-        errors=tuple(tally.errors),
+        errors=(*residue.errors, *tally.errors) if residue.errors else tuple(tally.errors),
         reason=_reason(rules),
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
 from sluicegate.policies.faults import nearest, suggest
+from sluicegate.policies.windows import COUNT, window_of, window_problem
 
 Operator = Literal["above", "below", "is"]
 MATCH_FIELDS: Final = ("topics", "risk_tags", "risk_tags_all", "risk_tags_only")
@@ -24,8 +24,15 @@ BUILT_IN_FACTS: Final[Mapping[str, tuple[float, float] | None]] = {
 }
 """Facts with a settled meaning and the range of their values; None for those that are true or false."""
 
-_WINDOW: Final = re.compile(r"(?P<fact>[a-z][a-z0-9_]*)_[1-9][0-9]{0,3}[mhd]")
-_COUNT: Final = "count"
+CONFIDENCE: Final = "confidence"
+SUMMED: Final = ("amount_usd", "affected_users")
+"""Built-in facts that an action declares and that can be summed over a window."""
+COMPUTED_FACTS: Final[Mapping[str, float | bool]] = {
+    "first_time_action": True,
+    "retry_count": 0,
+    "anomaly_score": 0.0,
+}
+"""Facts that the gate computes from the log, with their values at a first intent; windows are computed, too."""
 
 
 class FactTest(msgspec.Struct, frozen=True):
@@ -51,11 +58,25 @@ def tests_of(fact_tests: Mapping[str, Any]) -> tuple[FactTest, ...]:
 
 
 def is_known(fact: str, declared: Iterable[str]) -> bool:
-    """Whether a fact is built in, declared, or a window over such a one (`amount_usd_24h`, `count_1h`)."""
+    """Whether a fact is built in, declared, or a window over a number (`amount_usd_24h`) or intents (`count_1h`)."""
     names = set(declared)
-    window = _WINDOW.fullmatch(fact)
-    base = window["fact"] if window else fact
-    return base in BUILT_IN_FACTS or base in names or fact in names or (window is not None and base == _COUNT)
+    window = window_of(fact)
+    if window is None:
+        return fact in BUILT_IN_FACTS or fact in names
+    return window.fact == COUNT or window.fact in SUMMED or window.fact in names
+
+
+def fact_name_problem(name: str) -> str | None:
+    """Why an action cannot declare a fact of this name, or None."""
+    if name in COMPUTED_FACTS:
+        return f"`{name}` is computed by the gate; no payload may say it"
+    if name == CONFIDENCE:
+        return "confidence is what the agent says of itself; no payload needs to"
+    if window_of(name) is not None:
+        return f"`{name}` is a window, which the gate computes"
+    if split_key(name)[1] != "is" or name in MATCH_FIELDS or name == COUNT:
+        return f"`{name}` means something else in a match"
+    return None
 
 
 def key_problem(key: str, value: Any, declared: Iterable[str]) -> tuple[str, str, bool] | None:
@@ -66,21 +87,33 @@ def key_problem(key: str, value: Any, declared: Iterable[str]) -> tuple[str, str
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if operator == "is" and key in BUILT_IN_FACTS and BUILT_IN_FACTS[key] is None and not isinstance(value, bool):
         return f"`{key}` is true or false", "write `true` or `false`", False
-    if operator == "is" and (key in BUILT_IN_FACTS or key in declared) and number:
-        return f"`{key}` is compared as a number", f"write `{key}_above` or `{key}_below`", True
+    if operator == "is" and is_known(key, declared) and not isinstance(value, bool):
+        return f"`{key}` is compared as a number", f"write `{key}_above` or `{key}_below`, and a number", True
     if operator == "is" and not isinstance(value, bool):
+        base = _begins_with(key, declared)
+        if base is not None and nearest(key, vocabulary, cutoff=0.9) is None:
+            return f"unknown key `{key}`", f"write `{base}_above` or `{base}_below`; both are strict", True
         close = nearest(key, vocabulary) is not None or not number
         fix = suggest(key, vocabulary) if close else f"write `{key}_above` or `{key}_below` to compare a number"
         return f"unknown key `{key}`", fix, True
     if operator != "is" and not number:
         return f"`{key}` compares with a number", "write a number", False
     if not is_known(fact, declared):
+        said = window_problem(fact, {*declared, *SUMMED, COUNT})
+        if said is not None:
+            return f"unknown fact `{fact}`", said, True
         close_name = nearest(key, vocabulary, cutoff=0.85)
         if close_name is not None:
             fix = f"did you mean `{close_name}`? else declare the fact `{fact}` in actions.yaml"
             return f"unknown fact `{fact}`", fix, True
         return None
     return _range_problem(key, fact, operator, value)
+
+
+def _begins_with(key: str, declared: Iterable[str]) -> str | None:
+    """The longest numeric fact that a key begins with, as in `amount_usd_gt`."""
+    numeric = {name for name, span in BUILT_IN_FACTS.items() if span is not None} | set(declared)
+    return max((name for name in numeric if key.startswith(f"{name}_")), key=len, default=None)
 
 
 def _range_problem(key: str, fact: str, operator: Operator, value: Any) -> tuple[str, str, bool] | None:

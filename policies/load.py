@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import rfc8785
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from sluicegate.policies.constraints import ConstraintType
 from sluicegate.policies.faults import Fault, PolicyFaults, PolicyUnreadable
 from sluicegate.policies.meaning import Vocabulary, check_meaning, declared_types
 from sluicegate.policies.reading import read_source
+from sluicegate.policies.references import check_references
 from sluicegate.policies.source import DOCUMENT_CHARS_MAX, Json, Source, position_of, source_of_document
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -36,6 +37,14 @@ _SINGLE: Final[tuple[type[BaseModel], ...]] = (docs.AutonomyDocument, docs.Audit
 
 
 @dataclass(frozen=True, slots=True)
+class Placed(Generic[M]):
+    """A document and the name of its file."""
+
+    file: str
+    document: M
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """Checked documents and their identity. ``documents`` is what is published; treat it as frozen."""
 
@@ -45,11 +54,13 @@ class Bundle:
     snapshot_digest: str
     settings: docs.BundleDocument
     constraint_types: Mapping[str, ConstraintType]
-    layers: Mapping[str, docs.RulesDocument]
+    layers: Mapping[str, Placed[docs.RulesDocument]]
+    autonomy: Placed[docs.AutonomyDocument] | None
     actions: docs.ActionsDocument
     agents: docs.AgentsDocument
     reviewers: docs.ReviewersDocument
     contract: docs.ContractDocument | None
+    baseline: docs.BaselineDocument | None
     warnings: tuple[Fault, ...]
 
 
@@ -123,6 +134,7 @@ def _bundle(sources: list[Source]) -> Bundle:
     words = Vocabulary(None if "bundle" in broken else types, None if "actions" in broken else facts)
     for source in sources:
         check_meaning(source, kind_of_source(source), words)
+    check_references(sources, models)
     faults += [fault for source in sources for fault in source.faults]
     if any(fault.severity == "error" for fault in faults):
         raise PolicyFaults(faults)
@@ -136,11 +148,13 @@ def _bundle(sources: list[Source]) -> Bundle:
         snapshot_digest=digest,
         settings=settings,
         constraint_types=types,
-        layers={docs.stem_of(file): model for file, model in models.items() if isinstance(model, docs.RulesDocument)},
+        layers={docs.stem_of(each.file): each for each in _all(models, docs.RulesDocument)},
+        autonomy=next(iter(_all(models, docs.AutonomyDocument)), None),
         actions=actions,
         agents=_only(models, docs.AgentsDocument) or docs.AgentsDocument(agents=[]),
         reviewers=_only(models, docs.ReviewersDocument) or docs.ReviewersDocument(people=[]),
         contract=_only(models, docs.ContractDocument),
+        baseline=_only(models, docs.BaselineDocument),
         warnings=tuple(sorted(faults)),
     )
 
@@ -170,8 +184,12 @@ def _twice(sources: Iterable[Source]) -> Iterable[Fault]:
         first.setdefault(label, source.file)
 
 
+def _all(models: Mapping[str, BaseModel | None], kind: type[M]) -> list[Placed[M]]:
+    return [Placed(file, model) for file, model in models.items() if isinstance(model, kind)]
+
+
 def _only(models: Mapping[str, BaseModel | None], kind: type[M]) -> M | None:
-    return next((model for model in models.values() if isinstance(model, kind)), None)
+    return next((each.document for each in _all(models, kind)), None)
 
 
 def _version(settings: docs.BundleDocument, models: Iterable[BaseModel | None]) -> str:

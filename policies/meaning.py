@@ -6,20 +6,32 @@ one rule still shows the wrong threshold in the next: every fault at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from sluicegate.policies import documents as docs
+from sluicegate.policies.actions import schema_problem
+from sluicegate.policies.anomaly import FORMAT_VERSION, read_baseline
 from sluicegate.policies.constraints import BUILT_IN, MERGES, ConstraintType, problem_of
-from sluicegate.policies.facts import MATCH_FIELDS, empty_range, is_known, key_problem, split_key
+from sluicegate.policies.facts import (
+    MATCH_FIELDS,
+    empty_range,
+    fact_name_problem,
+    is_known,
+    key_problem,
+    split_key,
+)
 from sluicegate.policies.faults import suggest
+from sluicegate.policies.fields import LEVEL
+from sluicegate.policies.shadow import impossible, shadows
 from sluicegate.policies.source import Source
 
 Path = tuple[str | int, ...]
 
-RESERVED_LAYERS: Final = frozenset({"default", "autonomy"})
+RESERVED_LAYERS: Final = frozenset({"default", "autonomy", "mode", "ask", "gate"})
 """Layer names that a rules document may not take."""
 
 
@@ -41,6 +53,7 @@ def check_meaning(source: Source, kind: type[BaseModel] | None, words: Vocabular
     if kind is docs.RulesDocument:
         _check_layer(source, document, words)
     elif kind is docs.AutonomyDocument:
+        _check_gaps(source, _mapping(document.get("autonomy_levels")))
         for name, level in _mapping(document.get("autonomy_levels")).items():
             _check_rules(source, ("autonomy_levels", name, "rules"), name, _mapping(level).get("rules"), words)
     elif kind is docs.AuditDocument:
@@ -51,11 +64,14 @@ def check_meaning(source: Source, kind: type[BaseModel] | None, words: Vocabular
     elif kind is docs.BundleDocument:
         _check_types(source, _mapping(document.get("constraint_types")))
         _check_constraints(source, ("default_constraints",), document.get("default_constraints"), words)
-        _warn_observe(source, document)
+    elif kind is docs.ActionsDocument:
+        _check_actions(source, document.get("actions"))
     elif kind is docs.AgentsDocument:
         _check_agents(source, document.get("agents"))
     elif kind is docs.ReviewersDocument:
         _check_reviewers(source, document)
+    elif kind is docs.BaselineDocument:
+        _check_baseline(source, document)
 
 
 def declared_types(document: docs.BundleDocument) -> dict[str, ConstraintType]:
@@ -95,10 +111,16 @@ def _texts(value: Any) -> Iterator[tuple[int, str]]:
             yield index, item
 
 
-def _warn_observe(source: Source, document: Mapping[str, Any]) -> None:
-    if document.get("mode") == "observe":
-        message = "`mode: observe` is read but not acted on by this version"
-        source.fault(("mode",), message, "expect it to enforce", severity="warning")
+def _check_gaps(source: Source, levels: Mapping[str, Any]) -> None:
+    """Levels count from 0 without a gap: an agent at a level that nobody defines waits for people with everything."""
+    if not all(re.fullmatch(LEVEL, name) for name in levels):
+        return
+    numbers = {int(name.removeprefix("level_")) for name in levels}
+    for number in range(max(numbers, default=-1)):
+        if number not in numbers:
+            message = f"there is no `level_{number}`, and everything of an agent at it would wait"
+            source.fault(("autonomy_levels",), message, "define it", at_key=True, severity="warning")
+            return
 
 
 def _check_layer(source: Source, document: Mapping[str, Any], words: Vocabulary) -> None:
@@ -106,7 +128,6 @@ def _check_layer(source: Source, document: Mapping[str, Any], words: Vocabulary)
     if layer in RESERVED_LAYERS:
         source.fault((), f"`{layer}` is a layer of its own", "give the file another name")
     _check_rules(source, ("rules",), layer, document.get("rules"), words)
-    _warn_observe(source, document)
 
 
 def _check_rules(source: Source, path: Path, layer: str, rules: Any, words: Vocabulary) -> None:
@@ -126,6 +147,43 @@ def _check_rules(source: Source, path: Path, layer: str, rules: Any, words: Voca
         elif constraints and rule.get("decision") == "deny":
             message = "the constraints of a `deny` rule never apply"
             source.fault((*here, "constraints"), message, "remove them", at_key=True, severity="warning")
+        _check_request(source, here, rule)
+    _check_reached(source, path, layer, rules)
+
+
+def _check_reached(source: Source, path: Path, layer: str, rules: Any) -> None:
+    """Every rule can decide something that no earlier one of its list decides."""
+    for index, first in shadows(rules if isinstance(rules, list) else ()):
+        rule, cover = (rules[each].get("id") or f"{layer}/{each}" for each in (index, first))
+        line = source.line_of((*path, first))
+        where = f" in line {line}" if line else ""
+        message = f"rule `{rule}` is never reached: `{cover}`{where} matches all that it does"
+        step = "id" if rules[index].get("id") else "match"
+        source.fault((*path, index, step), message, "move it up or remove it", at_key=step == "match")
+
+
+def _check_request(source: Source, here: Path, rule: Mapping[str, Any]) -> None:
+    """What a rule says of the request that it opens."""
+    given = [key for key in docs.REQUEST_KEYS if rule.get(key) is not None]
+    if given and rule.get("decision") in ("allow", "allow_with_constraints", "deny"):
+        message = f"`{given[0]}` means nothing here: only a `require_approval` rule opens a request"
+        source.fault((*here, given[0]), message, "remove it", at_key=True, severity="warning")
+    if rule.get("tier") == "high" and rule.get("on_timeout") == "approve":
+        message = "silence never approves what is of tier `high`"
+        source.fault((*here, "on_timeout"), message, "write `deny` or `escalate`, or a lower tier")
+
+
+def _check_actions(source: Source, actions: Any) -> None:
+    for index, entry in _mappings(actions):
+        here: Path = ("actions", index)
+        for name in _mapping(entry.get("facts")):
+            problem = fact_name_problem(name)
+            if problem is not None:
+                source.fault((*here, "facts", name), problem, "choose another name", at_key=True)
+        schema = entry.get("payload_schema")
+        fault = schema_problem(schema) if isinstance(schema, dict) else None
+        if fault is not None:
+            source.fault((*here, "payload_schema"), f"this is no JSON Schema: {fault}", "mend it", at_key=True)
 
 
 def _check_match(source: Source, path: Path, match: Any, words: Vocabulary) -> None:
@@ -136,6 +194,9 @@ def _check_match(source: Source, path: Path, match: Any, words: Vocabulary) -> N
     for name in MATCH_FIELDS:
         if name in match and match[name] is None:
             source.fault((*path, name), f"`{name}` is empty", "write at least one entry or remove the key", at_key=True)
+    problem = impossible(match)
+    if problem is not None:
+        source.fault(path, problem, "change or remove one of the two", at_key=True)
     tests = {key: value for key, value in match.items() if key not in MATCH_FIELDS}
     if words.facts is not None:
         for key, value in tests.items():
@@ -212,6 +273,22 @@ def _check_reviewers(source: Source, document: Mapping[str, Any]) -> None:
             if member not in known:
                 where: Path = ("queues", name, "members", index)
                 source.fault(where, f"there is no person `{member}`", suggest(member, known))
+
+
+def _check_baseline(source: Source, document: Mapping[str, Any]) -> None:
+    """Every sketch can be read: the score of an agent that has learned nothing rests on it."""
+    fix = "compute the baseline again with `sluicegate policy baseline`"
+    given = document.get("baseline_format")
+    if given != FORMAT_VERSION and isinstance(given, int):
+        source.fault(("baseline_format",), f"format `{given}` is not {FORMAT_VERSION}, which this version reads", fix)
+        return
+    for topic, entry in _mapping(document.get("topics")).items():
+        if not (isinstance(entry, dict) and entry.keys() == {"n", "sketch"}):
+            continue
+        try:
+            read_baseline({"baseline_format": FORMAT_VERSION, "topics": {topic: entry}})
+        except ValueError as problem:
+            source.fault(("topics", topic), str(problem).partition("; compute")[0], fix, at_key=True)
 
 
 def _check_unique(source: Source, list_name: str, entries: Any) -> None:

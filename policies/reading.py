@@ -33,7 +33,14 @@ _LIKE_A_NUMBER: Final = re.compile(
     r"|\.[0-9_]+([eE][-+]?[0-9]+)?|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)"
 )
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
+"""What ends a line of YAML; lines are counted by these."""
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?")
 _JSON_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_ROOT_WORDS: Final = {
+    "map": ("a document is a mapping of keys", "begin with `key: value`"),
+    "list": ("this is no list", "write `- ` before each entry, or use `[` and `]`"),
+}
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTHS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -42,8 +49,11 @@ DIGITS_MAX: Final = 40
 """Whole numbers with more digits are out of range however they read; int() itself refuses thousands of them."""
 
 
-def read_source(file: str, text: str) -> Source:
-    """Read a file's text as YAML, or as JSON where the name ends in `.json`. Never raises for bad text."""
+def read_source(file: str, text: str, root_kind: str = "map") -> Source:
+    """Read a file's text as YAML, or as JSON where the name ends in `.json`. Never raises for bad text.
+
+    ``root_kind`` is what the whole must be: a `map`, as all documents are, or a `list`.
+    """
     source = Source(file)
     if len(text) > DOCUMENT_CHARS_MAX:
         source.fault_at(1, 1, "", f"the file has more than {DOCUMENT_CHARS_MAX} characters", "split it")
@@ -58,8 +68,8 @@ def read_source(file: str, text: str) -> Source:
     root = reader(source, text)
     if root is None and not source.faults:
         source.fault_at(1, 1, "", "the document is empty", "write something or remove the file")
-    elif root is not None and root.kind != "map":
-        source.fault_at(root.line, root.column, root.text, "a document is a mapping of keys", "begin with `key: value`")
+    elif root is not None and root.kind != root_kind:
+        source.fault_at(root.line, root.column, root.text, *_ROOT_WORDS[root_kind])
         root = None
     source.root = root
     return source
@@ -67,7 +77,7 @@ def read_source(file: str, text: str) -> Source:
 
 def line_of(text: str, line: int) -> str:
     """The text of a line, shortened, without the space around it."""
-    lines = text.splitlines()
+    lines = _BREAK.split(text)
     return lines[line - 1].strip()[:80] if 0 < line <= len(lines) else ""
 
 
@@ -137,7 +147,10 @@ def _read_yaml(source: Source, text: str) -> Node | None:
         source.fault_at(line, column, line_of(text, line), said, "mend the YAML here")
         return None
     except yaml.YAMLError as problem:
-        line, column = position_of(text, min(getattr(problem, "position", 0) or 0, len(text)))
+        # The position is one of bytes: what stands before it counts in characters.
+        before = text.encode()[: getattr(problem, "position", 0) or 0].decode(errors="ignore")
+        lines = _BREAK.split(before)
+        line, column = len(lines), len(lines[-1]) + 1
         reason = getattr(problem, "reason", "") or "this is not YAML"
         source.fault_at(line, column, line_of(text, line), reason, "mend the YAML here")
         return None
@@ -174,6 +187,9 @@ def _yaml_scalar(source: Source, event: Any, line: int, column: int) -> Node:
     elif _LIKE_A_NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text):
         message = f"`{text}` is a number to some YAML readers and something else to others"
         source.fault_at(line, column, text, message, "write it in plain decimal digits, or in quotes for the text")
+    elif _DATE.fullmatch(text) or text == "=":
+        message = f"`{text}` is text to some YAML readers and something else to others"
+        source.fault_at(line, column, text, message, f'write `"{text}"`')
     return node
 
 

@@ -86,6 +86,14 @@ class Source:
         text = spot.text or (key.text if key is not None else "")
         self.faults.append(Fault(self.file, spot.line, spot.column, text, message, fix, severity))
 
+    def line_of(self, path: Sequence[str | int]) -> int:
+        """The line, from 1, where ``path`` leads, as far as it leads; 0 where the document has no text any more."""
+        node = self.root or Node("scalar", None, 0, 0)
+        for step in path:
+            found = node.child(step)
+            node = found[1] if found is not None else node
+        return node.line
+
     def fault_at(self, line: int, column: int, text: str, message: str, fix: str) -> None:
         """Record that what stands at a position of the text cannot be read."""
         if line:

@@ -9,6 +9,7 @@ from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_documents
 from sluicegate.schemas.errors import InvariantBroken, SluicegateError
 from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
+from sluicegate.streams.control_terms import Person, SnapshotTerms
 from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Verifier, agent_secret, public_key
 
 COMPILED_MAX = 16
@@ -23,13 +24,33 @@ def _compiled(digest: str, documents: str) -> CompiledPolicy:
     return compile_bundle(bundle)
 
 
-def usable(snapshot: Snapshot) -> bool:
-    """Whether a snapshot compiles and is what its digest says; an activation of any other is refused."""
+def snapshot_terms(snapshot: Snapshot) -> SnapshotTerms | None:
+    """What a snapshot says of control; None when it does not compile or is not what its digest says.
+
+    An activation of such a one is refused.
+    """
+    return _terms(snapshot.digest, snapshot.documents)
+
+
+@lru_cache(maxsize=COMPILED_MAX)
+def _terms(digest: str, documents: str) -> SnapshotTerms | None:
     try:
-        _compiled(snapshot.digest, snapshot.documents)
+        policy = _compiled(digest, documents)
+        persons = {
+            f"person/{person.id}": Person(public_key(person.public_key), frozenset(person.roles))
+            for person in policy.reviewers.values()
+            if person.public_key
+        }
     except (SluicegateError, ValueError):
-        return False
-    return True
+        return None
+    sign_off, glass = policy.sign_off, policy.break_glass
+    return SnapshotTerms(
+        sign_off_people=0 if sign_off is None else sign_off.people,
+        sign_off_roles=() if sign_off is None else tuple(sign_off.roles),
+        break_glass_role=None if glass is None else glass.role,
+        break_glass_sec_max=0 if glass is None else int(glass.max_sec),
+        persons=persons,
+    )
 
 
 class Control:

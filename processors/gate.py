@@ -1,34 +1,28 @@
 """The gate: an intent becomes a decision, and a decision a grant or a request. One state per agent.
 
 Pure: what it knows is the turn (input, state, control). Signature, staleness, ownership, hash and limits come
-first; then pauses; then policy. See the README, life of an intent.
+first; then pauses; then policy (`gate_judge`). See the README, life of an intent.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
-from sluicegate.policies.evaluate import Judgement, Subject
+from sluicegate.processors.gate_facts import learn
+from sluicegate.processors.gate_judge import intent_of, judge, paused, permit, revoked
 from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault
 from sluicegate.processors.gate_state import (
     GateCard,
     Job,
     ask_people,
-    canonical,
     close,
-    decide,
-    grant,
+    entry_name,
     hold,
     job_of,
-    judged_tags,
     save,
-    shut,
     timer_name,
 )
 from sluicegate.processors.plane import REMEMBERED_MS, Plane, Turn
-from sluicegate.schemas.errors import InvariantBroken
 from sluicegate.schemas.events import (
     AttemptEnded,
     Event,
@@ -54,6 +48,10 @@ INCIDENT_CODES: Final = (
     "stale",
     "id_reused",
 )
+
+
+CLEAN: Final = ("ALLOW", "REDACT")
+"""What review says of an output from which it may be learned what is normal."""
 
 
 def addressed(topic: str, event: Event) -> bool:
@@ -131,7 +129,7 @@ def on_intent(turn: Turn, intent: Intent) -> None:
     """Refuse, repeat, hold or judge an intent."""
     if _fault_of_sender(turn, intent.job_id, intent.agent_id, "intent"):
         return
-    fault = content_fault(intent, turn.control.tenant)
+    payload, fault = content_fault(intent, turn.control.tenant, turn.control.policy.action(intent.topic))
     if fault is not None:
         _refuse_intent(turn, intent, *fault)
         return
@@ -143,12 +141,12 @@ def on_intent(turn: Turn, intent: Intent) -> None:
     if fault is not None:
         _refuse_intent(turn, intent, *fault)
         return
-    job = Job(phase="held", job_hash=intent.job_hash, intent=turn.record.value)
-    scope = _paused(turn, intent)
+    job = Job(phase="held", job_hash=intent.job_hash, intent=turn.record.value, since=turn.control.offset)
+    scope = paused(turn, intent)
     if scope is not None:
         hold(turn, intent, job, scope)
         return
-    judge(turn, intent, job)
+    judge(turn, intent, job, payload=payload)
 
 
 def _again(turn: Turn, intent: Intent, known: Job) -> None:
@@ -180,7 +178,7 @@ def on_withdrawal(turn: Turn, event: Withdrawal) -> None:
         detail = "unknown job" if job is None else f"too late: {job.phase}"
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="not_withdrawn", detail=detail)
         return
-    intent = _intent_of(turn, job)
+    intent = intent_of(turn, job)
     if job.phase == "held":
         close(turn, intent, job, "withdrawn", event.reason, f"agent/{event.agent_id}")
         return
@@ -192,97 +190,22 @@ def on_withdrawal(turn: Turn, event: Withdrawal) -> None:
     turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="withdrawal", detail="asked the desk")
 
 
-# --- judgement
-
-
-def _paused(turn: Turn, intent: Intent) -> str | None:
-    return turn.control.state.paused(intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id)
-
-
-def _judgement(turn: Turn, intent: Intent) -> Judgement:
-    agent = turn.control.policy.agent(intent.agent_id)
-    subject = Subject(
-        topic=intent.topic,
-        risk_tags=tuple(judged_tags(turn, intent)),
-        agent_id=intent.agent_id,
-        agent_class="default" if agent is None else agent.agent_class,
-        facts={"confidence": intent.confidence},
-    )
-    return turn.control.policy.judge(subject)
-
-
-def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None) -> None:
-    """Judge by the active policy, and act on it. ``again_after`` names the request that was approved before."""
-    judgement = _judgement(turn, intent)
-    rules = list(judgement.rules)
-    if intent.ask is not None and judgement.decision in ("ALLOW", "ALLOW_WITH_CONSTRAINTS"):
-        rules = [_asked(intent.ask.reason)]
-        judgement = msgspec.structs.replace(judgement, decision="REQUIRE_APPROVAL", reason=intent.ask.reason)
-    elif intent.ask is not None and judgement.decision == "REQUIRE_APPROVAL":
-        rules.append(_asked(intent.ask.reason))
-    job.digest = turn.control.policy.snapshot_digest
-    ceiling = turn.control.policy.merge_constraints(judgement.constraints, msgspec.json.decode(job.constraints))
-    judgement = msgspec.structs.replace(judgement, constraints=ceiling)
-    open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
-    request_id: str | None = None
-    if judgement.decision == "REQUIRE_APPROVAL" and open_rules:
-        if job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
-            hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
-            return
-        request_id = ask_people(
-            turn, intent, job, kind="intent", rules=open_rules, reason=judgement.reason, ceiling=canonical(ceiling)
-        )
-    decision = decide(turn, intent, judgement, rules=rules, request_id=request_id, again_after=again_after)
-    job.decision, job.decision_seq = decision.decision, decision.seq
-    if judgement.decision == "DENY" and job.lost:
-        close(turn, intent, job, "denied", judgement.reason, "policy")
-        return
-    if judgement.decision == "DENY":
-        shut(turn, intent, job, "denied")
-    elif request_id is None:
-        job.constraints = canonical(ceiling)
-        job.permitted = True
-        grant(turn, intent, job)
-    save(turn, intent, job)
-
-
-def _asked(reason: str) -> RuleRef:
-    content_hash = derived_id("ask", reason).removeprefix("ask-")
-    return RuleRef(layer="ask", id="ask", content_hash=content_hash, decision="REQUIRE_APPROVAL", reason=reason)
-
-
-def permit(turn: Turn, intent: Intent, job: Job) -> None:
-    """Grant the next attempt of a permitted job, unless a pause or another policy stands before it."""
-    scope = _paused(turn, intent)
-    if scope is not None:
-        hold(turn, intent, job, scope)
-    elif job.digest != turn.control.policy.snapshot_digest:
-        judge(turn, intent, job, again_after=job.request_id)
-    else:
-        grant(turn, intent, job)
-        save(turn, intent, job)
-
-
-def _intent_of(turn: Turn, job: Job) -> Intent:
-    intent = turn.codec.decode(job.intent)
-    if not isinstance(intent, Intent):
-        raise InvariantBroken("a job's entry holds no intent; stop and run `sluicegate verify`")
-    return intent
-
-
 # --- what comes back
 
 
 def on_resolution(turn: Turn, event: Resolution) -> None:
     """Act on what people decided; a resolution that is not the open one changes nothing."""
     job = job_of(turn, event.job_id)
+    if event.kind == "break_glass":
+        on_review(turn, event, job)
+        return
     if job is None or job.phase != "asked" or job.request_id != event.request_id or job.job_hash != event.job_hash:
         turn.journal(
             Noted, job_id=event.job_id, agent_id=event.agent_id, kind="resolution", detail="not the open request"
         )
         return
     turn.card.open_requests -= 1
-    intent = _intent_of(turn, job)
+    intent = intent_of(turn, job)
     last = event.verdicts[-1] if event.verdicts else None
     reason = last.reason if last else None
     by = f"person/{last.approver_id}" if last else "desk"
@@ -302,13 +225,34 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
         close(turn, intent, job, "withdrawn", job.withdrawn_because or None, f"agent/{event.agent_id}")
 
 
+def on_review(turn: Turn, event: Resolution, job: Job | None) -> None:
+    """Record what people say afterwards of a job that ran under break-glass; nothing waits for it."""
+    if job is None or job.review_id != event.request_id:
+        detail = "not the open review"
+    else:
+        turn.card.open_requests -= 1
+        job.review_id = None
+        turn.put(entry_name(event.job_id), job)
+        detail = _REVIEWED[event.outcome]
+    turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="break_glass_review", detail=detail)
+
+
+_REVIEWED: Final = {
+    "approved": "right to run",
+    "denied": "wrong to run",
+    "expired": "nobody has reviewed it in time",
+    "withdrawn": "withdrawn",
+}
+
+
 def on_result(turn: Turn, event: Result) -> None:
     """The job has its reviewed result: it is over."""
     job = job_of(turn, event.job_id)
     if job is None or job.phase != "granted" or job.grant_id != event.grant_id:
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="result", detail="not the live attempt")
         return
-    close(turn, _intent_of(turn, job), job, "succeeded" if event.succeeded else "failed", None, "outputs")
+    learn(turn, event.topic, job, clean=event.output_safety_decision in CLEAN, succeeded=event.succeeded)
+    close(turn, intent_of(turn, job), job, "succeeded" if event.succeeded else "failed", None, "outputs")
 
 
 def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
@@ -317,7 +261,11 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
     if job is None or job.phase != "granted" or job.grant_id != event.grant_id:
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="attempt", detail="not the live attempt")
         return
-    intent = _intent_of(turn, job)
+    intent = intent_of(turn, job)
+    if event.outcome == "revoked":
+        if not revoked(turn, intent, job):
+            close(turn, intent, job, "withdrawn", event.detail or "revoked", "worker")
+        return
     job.lost = job.lost or event.outcome == "lost"
     last = job.attempt >= turn.control.settings.attempts_max
     if event.outcome == "lapsed" and last:
@@ -328,7 +276,7 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
         reason = "the worker vanished while it ran: whether it took effect is unknown"
         rule = RuleRef(layer="gate", id="lost-attempt", content_hash="", decision="REQUIRE_APPROVAL", reason=reason)
         request_id = ask_people(
-            turn, intent, job, kind="lost_attempt", rules=[rule], reason=reason, ceiling=job.constraints
+            turn, intent, job, kind="lost_attempt", rules=[rule], reason=reason, ceiling=job.constraints, facts=[]
         )
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="attempt_lost", detail=request_id)
         save(turn, intent, job)
@@ -375,8 +323,10 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="early")
         turn.arm(timer_name(job_id), job.hold_until_ms)
         return
-    intent = _intent_of(turn, job)
-    scope = _paused(turn, intent)
+    intent = intent_of(turn, job)
+    if revoked(turn, intent, job):
+        return
+    scope = paused(turn, intent)
     if scope is not None:
         hold(turn, intent, job, scope)
     elif job.permitted:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+import zlib
+from typing import Any, Final
 
+from sluicegate.policies.actions import Action
+from sluicegate.processors.gate_state import GateCard
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import Intent
@@ -14,12 +17,34 @@ CHARS_MAX: Final = 200
 TAGS_MAX: Final = 64
 TAG_CHARS_MAX: Final = 100
 """How many tags an agent may add, and how long: judgements are remembered by topic and tags."""
+DAY_MS: Final = 86_400_000
 INTENT_REST_BYTES_MAX: Final = 262_144
 """What an intent may weigh besides its payload: context, tags, parents, names. A request must hold it all."""
 
 
-def content_fault(intent: Intent, tenant: str) -> tuple[str, str] | None:
-    """What is wrong with an intent's own content: (code, message), or None."""
+Fault = tuple[str, str]
+"""A refusal's code and message."""
+
+
+def content_fault(intent: Intent, tenant: str, action: Action) -> tuple[Any, Fault | None]:
+    """The payload of an intent, and what is wrong with its own content, or None."""
+    fault = _form_fault(intent, tenant)
+    if fault is not None:
+        return None, fault
+    try:
+        content, salt = unseal(intent.payload)
+        payload = parse_strict(content)
+    except (SealingError, BadPayload) as error:
+        return None, ("malformed", str(error))
+    if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:
+        message = "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
+        return None, ("hash_mismatch", message)
+    schema = action.payload_schema
+    said = None if schema is None else schema.fault(payload)
+    return payload, None if said is None else ("payload_schema", f"not as actions.yaml wants it: {said}")
+
+
+def _form_fault(intent: Intent, tenant: str) -> Fault | None:
     if not 0 < len(intent.job_id) <= CHARS_MAX or not 0 < len(intent.topic) <= CHARS_MAX:
         return "malformed", f"job id and topic have 1 to {CHARS_MAX} characters"
     if intent.tenant != tenant:
@@ -31,18 +56,25 @@ def content_fault(intent: Intent, tenant: str) -> tuple[str, str] | None:
         return "malformed", f"at most {TAGS_MAX} tags of 1 to {TAG_CHARS_MAX} characters each"
     if intent.confidence is not None and not 0.0 <= intent.confidence <= 1.0:
         return "malformed", f"confidence `{intent.confidence}` is not between 0 and 1"
-    try:
-        content, salt = unseal(intent.payload)
-        parse_strict(content)
-    except (SealingError, BadPayload) as error:
-        return "malformed", str(error)
-    if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:
-        return "hash_mismatch", "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
     return None
 
 
-def limit_fault(turn: Turn, intent: Intent) -> tuple[str, str] | None:
-    """Which limit the agent has reached: (code, message), or None. Counts this intent against the minute."""
+def _topics_fault(card: GateCard, topic: str, at_ms: int, topics_max: int) -> Fault | None:
+    """Count a topic against the day. What is judged is remembered by topic, and each is somebody's to understand."""
+    if card.day != at_ms // DAY_MS:
+        card.day, card.topics_today = at_ms // DAY_MS, []
+    known = zlib.crc32(topic.encode("utf-8", "surrogatepass"))
+    if known in card.topics_today:
+        return None
+    if len(card.topics_today) >= topics_max:
+        message = f"more than {topics_max} distinct topics in this day; put what varies into the payload"
+        return "topics_per_day_max", message
+    card.topics_today = [*card.topics_today, known]
+    return None
+
+
+def limit_fault(turn: Turn, intent: Intent) -> Fault | None:
+    """Which limit the agent has reached, or None. Counts this intent against the minute, its topic against the day."""
     limits, card = turn.control.settings, turn.card
     minute = turn.at_ms // 60_000
     if card.minute != minute:
@@ -65,4 +97,4 @@ def limit_fault(turn: Turn, intent: Intent) -> tuple[str, str] | None:
             "open_requests_max",
             f"{card.open_requests} open requests, limit {limits.open_requests_max}; wait for people",
         )
-    return None
+    return _topics_fault(card, intent.topic, turn.at_ms, limits.topics_per_day_max)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -19,14 +19,21 @@ from sluicegate.schemas.events import (
     Held,
     Intent,
     JobOutcome,
+    Observed,
     RequestKind,
     RuleRef,
 )
 from sluicegate.schemas.ids import derived_id
 
+if TYPE_CHECKING:
+    from sluicegate.processors.gate_facts import Computed
+    from sluicegate.streams.control_scopes import Glass
+
 DEFAULT_DESK: Final = "desk"
 DEFAULT_QUEUE: Final = "default"
 NO_CONSTRAINTS: Final = "{}"
+REVIEW_SEC: Final = 24 * 3600
+"""Within what time people must have looked at a job that ran under break-glass."""
 
 
 class GateCard(Card, kw_only=True, omit_defaults=True):
@@ -37,6 +44,23 @@ class GateCard(Card, kw_only=True, omit_defaults=True):
     open_requests: int = 0
     minute: int = 0
     minute_intents: int = 0
+    day: int = 0
+    topics_today: list[int] = msgspec.field(default_factory=list)
+    """The topics of the day that is counted, each as its CRC-32: no more than may be used."""
+    windows: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
+    """Group and window to the sums of its slices; only of windows that some rule asks for."""
+    retries: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """Retry identity to how often it was tried, and when last."""
+    rate_span: int = 0
+    rate_now: int = 0
+    rate_before: int = 0
+
+
+class Profile(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What an agent's finished jobs of one topic were like."""
+
+    sketch: bytes = b""
+    forget_at_ms: int = 0
 
 
 class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -61,6 +85,16 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempt: int = 0
     grant_id: str | None = None
     withdrawn_because: str | None = None
+    since: int = -1
+    """The control offset when it came: a revocation after it takes back what was permitted."""
+    remembered: bool = False
+    """Whether windows and retries have counted it."""
+    features: list[int] = []
+    retry_key: str = ""
+    glass: str | None = None
+    """The break-glass command under which nobody was asked."""
+    review_id: str | None = None
+    """The request in which people review that afterwards."""
     hold_sec: int = 0
     hold_until_ms: int = 0
     outcome: JobOutcome | None = None
@@ -97,14 +131,17 @@ def decide(
     turn: Turn,
     intent: Intent,
     judgement: Judgement,
+    computed: Computed,
     *,
     rules: list[RuleRef],
     request_id: str | None,
     again_after: str | None,
+    glass: Glass | None,
 ) -> Decision:
     """Journal a decision with all it rests on."""
     policy = turn.control.policy
     action = policy.action(intent.topic)
+    observed = judgement.observed
     return turn.journal(
         Decision,
         job_id=intent.job_id,
@@ -116,7 +153,7 @@ def decide(
         job_hash=intent.job_hash,
         decision=judgement.decision,
         rules=rules,
-        facts=[Fact(name="confidence", value=intent.confidence, source="claimed")],
+        facts=computed.facts,
         missing=list(judgement.missing),
         errors=list(judgement.errors),
         constraints=canonical(judgement.constraints),
@@ -127,12 +164,25 @@ def decide(
         retry_safe=action.retry_safe,
         request_id=request_id,
         again_after=again_after,
-        mode="enforce",
+        mode="enforce" if observed is None else "observe",
         run_id=intent.run_id,
         correlation_id=intent.correlation_id,
         plan_hash=intent.plan_hash,
         on_behalf_of=intent.on_behalf_of,
         parents=intent.parents,
+        level=policy.level(intent.agent_id),
+        observed=None if observed is None else _observed(observed),
+        features=computed.features,
+        break_glass=None if glass is None else glass.command_id,
+    )
+
+
+def _observed(judgement: Judgement) -> Observed:
+    return Observed(
+        decision=judgement.decision,
+        rules=list(judgement.rules),
+        constraints=canonical(judgement.constraints),
+        reason=judgement.reason,
     )
 
 
@@ -180,21 +230,54 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
 
 
 def ask_people(
-    turn: Turn, intent: Intent, job: Job, *, kind: RequestKind, rules: list[RuleRef], reason: str, ceiling: str
+    turn: Turn,
+    intent: Intent,
+    job: Job,
+    *,
+    kind: RequestKind,
+    rules: list[RuleRef],
+    reason: str,
+    ceiling: str,
+    facts: list[Fact],
 ) -> str:
     """Open an approval request and return its id; the job waits for its resolution."""
-    policy = turn.control.policy
-    agent = policy.agent(intent.agent_id)
     timeout_sec = turn.control.settings.request_timeout_sec
     if intent.ask is not None and intent.ask.timeout_sec is not None:
         timeout_sec = max(1, min(timeout_sec, intent.ask.timeout_sec))
-    job.requests += 1
-    job.request_id = derived_id("request", intent.agent_id, intent.job_id, job.requests, turn.card.seq)
     _discount(turn, job)
+    request = _request(turn, intent, job, kind, rules, reason, ceiling, facts, timeout_sec)
+    job.request_id = request.request_id
     job.phase = "asked"
+    turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
+    return request.request_id
+
+
+def ask_review(turn: Turn, intent: Intent, job: Job, glass: Glass, rules: list[RuleRef], facts: list[Fact]) -> None:
+    """Have people other than who broke the glass look afterwards at what runs; the job waits for nobody."""
+    reason = f"ran under break-glass by {glass.by}: {glass.reason}"
+    request = _request(turn, intent, job, "break_glass", rules, reason, job.constraints, facts, REVIEW_SEC)
+    request.on_behalf_of = glass.by.removeprefix("person/")
+    job.review_id = request.request_id
+    turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
+
+
+def _request(
+    turn: Turn,
+    intent: Intent,
+    job: Job,
+    kind: RequestKind,
+    rules: list[RuleRef],
+    reason: str,
+    ceiling: str,
+    facts: list[Fact],
+    timeout_sec: int,
+) -> ApprovalRequest:
+    policy = turn.control.policy
+    agent = policy.agent(intent.agent_id)
+    job.requests += 1
     turn.card.open_requests += 1
-    request = ApprovalRequest(
-        request_id=job.request_id,
+    return ApprovalRequest(
+        request_id=derived_id("request", intent.agent_id, intent.job_id, job.requests, turn.card.seq),
         kind=kind,
         origin="gate",
         reply_key=turn.key,
@@ -223,9 +306,9 @@ def ask_people(
         plan_hash=intent.plan_hash,
         on_behalf_of=intent.on_behalf_of,
         correlation_id=intent.correlation_id,
+        facts=facts,
+        level=policy.level(intent.agent_id),
     )
-    turn.send("approval.requests", DEFAULT_DESK, request, job.request_id)
-    return job.request_id
 
 
 def hold(turn: Turn, intent: Intent, job: Job, scope: str) -> None:
@@ -288,5 +371,6 @@ def shut(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome) -> None:
     job.outcome = outcome
     job.intent = b""
     job.satisfied = []
+    job.features = []
     job.forget_at_ms = turn.at_ms + REMEMBERED_MS
     turn.retire(entry_name(intent.job_id), job.forget_at_ms)

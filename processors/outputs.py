@@ -17,6 +17,7 @@ from sluicegate.schemas.errors import InvariantBroken, SealingError
 from sluicegate.schemas.events import (
     AttemptEnded,
     AttemptOpened,
+    AttemptWord,
     Ended,
     Event,
     Granted,
@@ -27,20 +28,27 @@ from sluicegate.schemas.events import (
     Progressed,
     Result,
     Started,
+    StopAnswered,
     TimerFired,
 )
 from sluicegate.schemas.payload import unseal
 
 NO_RULE: Final = "none"
 """The name of the review rule while review is a pass-through."""
-WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, Output)
-WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | Output
+WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, StopAnswered, Output)
+WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | StopAnswered | Output
 LATE_MS_MAX: Final = 5_000
 """A lease's firing later than this says that outputs or the watch was away: the lease is counted anew from it."""
 JOB_ID_CHARS_MAX: Final = 200
 """No intent with a longer one is judged."""
 NOT_TAKEN: Final = "no_handler"
 """Why a worker refuses a grant that is as the gate wrote it: nothing ran, and the attempt is over."""
+REVOKED: Final = "revoked"
+"""Why a worker refuses a grant that an operator has voided: nothing ran, and nothing more may run under it.
+
+It is the worker's word alone. A worker that lies only ends an attempt whose grant it has seen and that did not start;
+it could as well have let it lapse.
+"""
 
 
 class OutputsCard(Card, kw_only=True):
@@ -185,7 +193,7 @@ def on_worker_event(turn: Turn, event: WorkerEvent) -> None:
     if len(event.job_id) > JOB_ID_CHARS_MAX:
         _refuse(turn, event, "malformed", f"a job id has at most {JOB_ID_CHARS_MAX} characters")
         return
-    if isinstance(event, GrantRefused) and event.code != NOT_TAKEN:
+    if isinstance(event, GrantRefused) and event.code not in (NOT_TAKEN, REVOKED):
         _refuse(turn, event, event.code, event.message)
         return
     attempt = turn.get(entry_name(event.job_id), Attempt)
@@ -233,17 +241,13 @@ def _meet(turn: Turn, event: WorkerEvent, attempt: Attempt) -> None:
         _started(turn, event, attempt)
     elif isinstance(event, Output):
         _output(turn, event, attempt)
-    elif isinstance(event, GrantRefused):
-        _refuse(turn, event, event.code, event.message, incident=False)
-        if attempt.phase == "open":
-            _end(turn, event, attempt, "lapsed", event.message)
-    elif attempt.phase == "open" and not isinstance(event, Lapsed):
+    elif isinstance(event, (GrantRefused, Lapsed)):
+        _not_started(turn, event, attempt)
+    elif attempt.phase == "open":
         _park(turn, event)
-    elif isinstance(event, Lapsed):
-        if attempt.phase == "open":
-            _end(turn, event, attempt, "lapsed", "met after its start-by time")
-        else:
-            _refuse(turn, event, "already_started", "this attempt has started and cannot lapse")
+    elif isinstance(event, StopAnswered) and event.worker_id == attempt.worker_id:
+        # Written with the attempt's end, and topics have no order between them: the output may have been first.
+        _note(turn, event, "stop", f"{event.answer} upon {event.command_id}")
     elif attempt.phase == "ended" or event.worker_id != attempt.worker_id:
         _note(turn, event, "late", type(event).__name__)
     elif isinstance(event, Progressed):
@@ -255,6 +259,20 @@ def _meet(turn: Turn, event: WorkerEvent, attempt: Attempt) -> None:
             _end(turn, event, attempt, "lapsed", event.detail)
         else:
             _note(turn, event, "ended", event.outcome)
+
+
+def _not_started(turn: Turn, event: GrantRefused | Lapsed, attempt: Attempt) -> None:
+    """Nothing ran: the attempt is over, if it has not started."""
+    if isinstance(event, GrantRefused) and event.code == NOT_TAKEN:
+        _refuse(turn, event, event.code, event.message, incident=False)
+        if attempt.phase == "open":
+            _end(turn, event, attempt, "lapsed", event.message)
+    elif attempt.phase != "open":
+        _refuse(turn, event, "already_started", "this attempt has started; it can neither lapse nor be revoked")
+    elif isinstance(event, GrantRefused):
+        _end(turn, event, attempt, "revoked", event.message)
+    else:
+        _end(turn, event, attempt, "lapsed", "met after its start-by time")
 
 
 def _started(turn: Turn, event: Started, attempt: Attempt) -> None:
@@ -280,9 +298,7 @@ def _over(turn: Turn, job_id: str, attempt: Attempt) -> None:
     turn.retire(entry_name(job_id), attempt.forget_at_ms)
 
 
-def _end(
-    turn: Turn, event: WorkerEvent, attempt: Attempt, outcome: Literal["lapsed", "lost"], detail: str | None
-) -> None:
+def _end(turn: Turn, event: WorkerEvent, attempt: Attempt, outcome: AttemptWord, detail: str | None) -> None:
     _over(turn, event.job_id, attempt)
     turn.journal(AttemptEnded, **_ids(event), outcome=outcome, worker_id=event.worker_id, detail=detail)
 

@@ -26,7 +26,7 @@ from sluicegate.streams.identity import STALE_AFTER_MS, Checked, check
 from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import MESSAGE_BYTES_MAX, physical
 
-JUDGE: Final = 1
+JUDGE: Final = 2
 """The version of what the steps mean; raised with every change that would recompute a decision differently."""
 CARD: Final = "card"
 OUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 20_000

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sluicegate.processors.control import Control, usable
+from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, LoginRefused, SluicegateError
 from sluicegate.schemas.events import Acknowledged
+from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_reader import ControlConfig, ControlReader
-from sluicegate.streams.control_state import COMMANDS, ControlFold, ControlState
+from sluicegate.streams.control_state import COMMANDS, ControlState
 from sluicegate.streams.engine import Out, Record
 from sluicegate.streams.keys import load_master, trusted_monitors, trusted_operators
 from sluicegate.streams.logins import kafka_config
@@ -135,7 +136,7 @@ class StepControl:
             tenant=settings.tenant,
             age_ms_max=settings.control_age_ms_max,
         )
-        fold = ControlFold(codec, settings.tenant, self._operators, usable)
+        fold = ControlFold(codec, settings.tenant, self._operators, snapshot_terms)
         self._reader: ControlReader[ControlState] = ControlReader(
             config,
             fold,

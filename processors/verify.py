@@ -16,12 +16,13 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.processors import desk, gate, outputs
-from sluicegate.processors.control import Control, usable
+from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.processors.plane import JUDGE, Plane, PlaneStep, key_text
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import Acknowledged, Event, TimerFired, TimerRequest
-from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlFold, ControlState, Folded
+from sluicegate.streams.control_fold import ControlFold
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
 from sluicegate.streams.identity import Ed25519Verifier
 from sluicegate.streams.partitioner import partition_for
@@ -155,7 +156,7 @@ class Verifier:
             yield self._records[place]
 
     def _fold_control(self) -> None:
-        fold = ControlFold(self._codec, self._tenant, self._operators, usable)
+        fold = ControlFold(self._codec, self._tenant, self._operators, snapshot_terms)
         state = ControlState()
         for record in self._of_topic(SNAPSHOTS):
             state = fold(state, record)

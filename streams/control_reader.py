@@ -117,6 +117,11 @@ class ControlReader(Generic[S]):
             return self._state
         return self._wait()
 
+    @property
+    def latest(self) -> S:
+        """The state as last confirmed, however long ago: good for what may only stop something, never to start it."""
+        return self._state
+
     def _wait(self) -> S:
         deadline = _clock() + self._config.wait_sec_max
         with self._changed:

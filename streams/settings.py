@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     intents_per_min_max: int = Field(default=6_000, ge=1)
     in_flight_max: int = Field(default=1_000, ge=1)
     open_requests_max: int = Field(default=200, ge=1)
+    topics_per_day_max: int = Field(default=500, ge=1, le=10_000)
+    """Distinct topics that one agent may use in a day (UTC)."""
+    agent_bytes_per_sec_max: int = Field(default=500_000, ge=1_000)
+    """What the broker takes from one agent's login; on average: of two seconds on the embedded broker, else of ten."""
     parked_max: int = Field(default=4_000, ge=1)
     """Of an agent's jobs in flight each may have a start, signs of life and an output that outputs, back from a crash,
     reads before the grants; what is refused then is lost, so this covers all of `in_flight_max`."""

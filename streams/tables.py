@@ -130,7 +130,7 @@ def _inner(outer: Read, name: str) -> Read:
 
 
 def _each(outer: Read, name: str) -> Read:
-    return lambda body: [item[name] for item in outer(body)]
+    return lambda body: [item[name] for item in outer(body) or ()]  # a record that may be null has none
 
 
 def _resolved(kind: Any, named: dict[str, Any]) -> tuple[Any, bool]:

@@ -16,7 +16,7 @@ from sluicegate.bench.main import MEASUREMENTS
 from sluicegate.bench.stage import per_second
 from sluicegate.schemas.errors import InvariantBroken
 
-SIZES = {"gate": 4, "latency": 4, "projection": 1, "profile": 7}
+SIZES = {"gate": 4, "latency": 4, "projection": 1, "profile": 7, "judgement": 6, "anomaly": 5}
 """How many figures each measurement gives in its quick form."""
 
 

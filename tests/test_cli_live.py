@@ -144,6 +144,44 @@ def test_a_pause_holds_and_a_resume_lets_go(cli: Cli) -> None:
     assert cli("control", "pause", "nonsense").code == 2
 
 
+def test_a_stop_pauses_its_scope_and_says_what_the_workers_answered(cli: Cli) -> None:
+    """Where nothing runs it is done as soon as nothing more can start; it is one JSON document."""
+    stopped = cli("control", "stop", "agent:cleaner", "--reason", "drill", "--json")
+    assert stopped.code == 0
+    found = stopped.json()
+    assert (found["acknowledged"], found["answers"], found["silent"]) == (["0"], [], [])
+    shown = cli("control", "show", "--json").json()
+    assert (shown["paused"], shown["stops"][0]["command_id"]) == (["agent:cleaner"], found["command_id"])
+    assert cli("control", "resume", "agent:cleaner").code == 0
+
+
+def test_a_job_that_waits_for_a_person_is_over_once_it_is_revoked(cli: Cli) -> None:
+    """An approval afterwards permits nothing, and `control show` says who took it back."""
+    job, request = cli.held()
+    assert cli("control", "revoke", f"job:{job}", "--reason", "leaked", "--json").json()["acknowledged"] == ["0"]
+    assert cli("control", "show", "--json").json()["revocations"][0]["reason"] == "leaked"
+    assert cli("approvals", "approve", request, "--as", "ken").code == 0
+    ended = cli("job", "status", job, "--agent", "deployer", "--wait", "10", "--json").json()
+    assert ended["outcome"]["outcome"] == "withdrawn"
+
+
+def test_one_goes_back_to_the_policy_before(cli: Cli, up: Tenant) -> None:
+    """Under the settings that hold; again goes forth again. Nobody breaks a glass that the policy does not have."""
+    first = cli("control", "show", "--json").json()
+    bundle = up.policies / "bundle.yaml"
+    before = bundle.read_text()
+    bundle.write_text(before.replace("max_runtime_sec: 300", "max_runtime_sec: 200"))
+    second = cli("policy", "publish", "--json").json()["snapshot"]
+    bundle.write_text(before)
+    back = cli("policy", "rollback", "--reason", "oops", "--json").json()
+    assert (back["snapshot"], back["previous"], back["awaiting_sign_off"]) == (first["policy_snapshot"], second, False)
+    after = cli("control", "show", "--json").json()
+    assert (after["policy_snapshot"], after["settings"]) == (first["policy_snapshot"], first["settings"])
+    assert cli("policy", "rollback", "v1:none").code == 2
+    assert cli("policy", "sign-off", second, "--as", "ken").code == 2
+    assert cli("control", "break-glass", "everything", "--reason", "fire", "--as", "ken").code == 2
+
+
 def test_the_tail_says_the_log_in_sentences(cli: Cli) -> None:
     """Sentences by default, JSON lines on request, filtered by agent and by queue; no sealed byte in either."""
     job, request = cli.held()

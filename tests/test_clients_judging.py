@@ -10,8 +10,10 @@ from sluicegate.schemas.events import Sealed
 from sluicegate.schemas.payload import seal
 
 
-def judged(now_ms: int = 5_000, seen: Any = (), paused: str | None = None, **more: Any) -> Judgement:
-    return judge_grant(grant(**more), now_ms, seen, paused, tenant="default", pool="default")
+def judged(
+    now_ms: int = 5_000, seen: Any = (), paused: str | None = None, revoked: str | None = None, **more: Any
+) -> Judgement:
+    return judge_grant(grant(**more), now_ms, seen, paused, tenant="default", pool="default", revoked=revoked)
 
 
 def test_sound_grant_starts_with_payload_and_constraints() -> None:
@@ -72,6 +74,14 @@ def test_paused_scope_waits() -> None:
 def test_paused_grant_lapses_in_its_time() -> None:
     """A pause does not prolong a grant: after its start-by time it lapses."""
     assert judged(now_ms=10_001, paused="everything") == Lapse()
+
+
+@pytest.mark.parametrize("more", [{}, {"now_ms": 99_999}, {"paused": "everything"}])
+def test_revoked_grant_is_refused(more: dict[str, Any]) -> None:
+    """What an operator has taken back runs nothing, and its end does not wait for a resume or be called a lapse."""
+    assert judged(revoked="`operator/olga` revoked `agent:a`", **more) == Refuse(
+        "revoked", "`operator/olga` revoked `agent:a`"
+    )
 
 
 @pytest.mark.parametrize("broken", ['{"n":1,"n":2}', "[NaN]", "{"])

@@ -83,7 +83,7 @@ def test_an_output_too_large_for_a_record_keeps_its_cause(world: World) -> None:
 def test_a_fault_of_ours_is_a_dead_letter_and_changes_no_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that raises closes nothing down: the input is kept, the fault is named, the next input is judged."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("in a test")
 
     monkeypatch.setattr(gate, "judge", broken)
@@ -100,7 +100,7 @@ def test_a_broken_invariant_ends_the_process_before_anything_is_written(
 ) -> None:
     """State that contradicts itself is no outcome: nothing is committed."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise InvariantBroken("in a test")
 
     monkeypatch.setattr(gate, "judge", broken)

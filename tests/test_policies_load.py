@@ -40,7 +40,7 @@ def test_the_demos_bundle_loads_without_a_word() -> None:
     bundle = parse_bundle(read_folder(DEMO))
     people = {person.id for person in bundle.reviewers.people}
     assert bundle.warnings == ()
-    assert {agent.id for agent in bundle.agents.agents} == {"deployer", "researcher", "cleaner"}
+    assert {agent.id for agent in bundle.agents.agents} == {"deployer", "researcher", "cleaner", "supporter"}
     for agent in bundle.agents.agents:
         assert agent.initial_level is not None
         assert {agent.owner, agent.initial_level.signer} <= people
@@ -71,7 +71,7 @@ def test_a_bundle_comes_back_from_the_log_as_it_went_in(folder: Path) -> None:
     again = parse_documents(json.loads(rfc8785.dumps(dict(bundle.documents))))
     assert again.snapshot_digest == bundle.snapshot_digest
     assert again.snapshot_name == bundle.snapshot_name
-    assert compile_bundle(again)._layers[0][0].rule.ref == compile_bundle(bundle)._layers[0][0].rule.ref
+    assert compile_bundle(again)._layers[0].rules[0].rule.ref == compile_bundle(bundle)._layers[0].rules[0].rule.ref
 
 
 def test_the_order_of_actions_survives_the_log() -> None:
@@ -142,7 +142,7 @@ actions:
     action = policy.action("job.deploy.api")
     assert action.risk_tags == ("prod", "write")
     assert (action.pool, action.retry_safe) == ("one", True)
-    assert action.facts == {"amount_usd": "a", "size": "c"}
+    assert action.facts == {"amount_usd": ("a",), "size": ("c",)}
     assert (policy.action("other").pool, policy.action("other").retry_safe) == ("two", False)
     assert policy.pools == ("default", "one", "two")
 

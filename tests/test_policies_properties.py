@@ -7,10 +7,12 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sluicegate.policies.actions import ACTIONS_MAX
 from sluicegate.policies.compile import SIGNATURES_MAX, CompiledPolicy, compile_bundle
 from sluicegate.policies.constraints import is_tighter_or_equal
 from sluicegate.policies.evaluate import RANKS, Judgement, Subject
 from sluicegate.policies.load import parse_documents
+from sluicegate.policies.shadow import shadows
 
 TOPICS = ("job.a.read", "job.b.write")
 TAGS = ("prod", "read")
@@ -44,11 +46,19 @@ def _rule(chance: random.Random) -> dict[str, Any]:
     return rule
 
 
+def _rules(chance: random.Random) -> list[dict[str, Any]]:
+    """One to four rules, without those that an earlier one leaves nothing: a bundle with such a rule is refused."""
+    return _reached([_rule(chance) for _ in range(chance.randint(1, 4))])
+
+
+def _reached(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    dead = {index for index, _ in shadows(rules)}
+    return [rule for index, rule in enumerate(rules) if index not in dead]
+
+
 def _documents(chance: random.Random) -> dict[str, Any]:
     layers = chance.sample(["one", "two", "three"], chance.randint(1, 3))
-    documents: dict[str, Any] = {
-        f"{name}.yaml": {"rules": [_rule(chance) for _ in range(chance.randint(1, 4))]} for name in layers
-    }
+    documents: dict[str, Any] = {f"{name}.yaml": {"rules": _rules(chance)} for name in layers}
     if chance.random() < 0.5:
         documents["bundle.yaml"] = {"default": chance.choice(DECISIONS), "default_constraints": {"max_runtime_sec": 2}}
     return documents
@@ -165,7 +175,7 @@ def test_every_determining_rule_stands_in_the_judgement() -> None:
     """The rules named are exactly of the final decision, and each is found in the bundle by its content hash."""
     for _, documents, subject in _pairs(7, 300):
         policy = _policy(documents)
-        hashes = {each.rule.ref.content_hash for layer in policy._layers for each in layer}
+        hashes = {each.rule.ref.content_hash for layer in policy._layers for each in layer.rules}
         for rule in policy.judge(subject).rules:
             assert rule.decision == policy.judge(subject).decision
             assert rule.layer == "default" or rule.content_hash in hashes
@@ -178,4 +188,4 @@ def test_what_is_remembered_between_judgements_is_bounded() -> None:
         policy.judge(Subject(f"job.{number}", (), "someone"))
         policy.action(f"job.{number}")
     assert len(policy._residues) == SIGNATURES_MAX
-    assert len(policy._action_by_topic) == SIGNATURES_MAX
+    assert len(policy._actions._known) == ACTIONS_MAX

@@ -87,6 +87,12 @@ def test_a_missing_envelope_is_null(room: ReadingRoom) -> None:
     assert rows(room, "SELECT output_algorithm, output_sealed_bytes FROM results") == [[None, None]]
 
 
+def test_a_missing_record_is_null_and_its_lists_are_empty(room: ReadingRoom) -> None:
+    """A decision of which nothing is only observed has null and empty lists where that would be described."""
+    project(room, [record("job.decisions", 0, sample("Decision", observed=None))])
+    assert rows(room, "SELECT observed_decision, `observed_rules.id` FROM decisions") == [[None, []]]
+
+
 def test_what_cannot_be_decoded_is_an_event_too(room: ReadingRoom) -> None:
     """Undecodable bytes keep their place, key and hash in `events`, and get no typed row."""
     project(room, [record("job.intents", 0, b"\x00not avro", key="agent-1"), record("job.intents", 1, b"")])

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from world import CODEC, OPERATOR, PEOPLE, TENANT, World, agent_key, ids
 
+from sluicegate.processors.plane import JUDGE
 from sluicegate.processors.verify import Verifier
 from sluicegate.schemas.events import (
     AttemptEnded,
@@ -292,7 +293,7 @@ def test_verify_names_what_is_wrong(world: World) -> None:
     world.log.advance(30_000)
     world.submit("j1", "job.crm.read")
     assert "seq" in replaced(world, ("job.decisions", 1), seq=7)
-    assert "judge" in replaced(world, ("job.decisions", 0), judge=2)
+    assert "judge" in replaced(world, ("job.decisions", 0), judge=JUDGE + 1)
     assert "control_offset" in replaced(world, ("job.decisions", 1), control_offset=0)
     assert "control_offset" in replaced(world, ("job.decisions", 0), control_offset=99)
 

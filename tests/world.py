@@ -14,7 +14,7 @@ import yaml
 
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors import desk, gate, outputs
-from sluicegate.processors.control import Control, usable
+from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.processors.verify import Report, Verifier
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
@@ -34,7 +34,8 @@ from sluicegate.schemas.events import (
     Withdrawal,
 )
 from sluicegate.schemas.payload import job_hash, seal
-from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlFold, ControlState
+from sluicegate.streams.control_fold import ControlFold
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState
 from sluicegate.streams.engine import Headers, Record
 from sluicegate.streams.identity import Ed25519Signer, Ed25519Verifier, HmacKey, Signer, agent_secret, sign
 from sluicegate.streams.memory import MemoryEngine, MemoryLog, run_until_idle
@@ -98,7 +99,7 @@ class World:
 
     def __init__(self, files: dict[str, str] | None = None, **settings: int) -> None:
         self.log = MemoryLog(partitions=3)
-        self.fold = ControlFold(CODEC, TENANT, OPERATORS, usable)
+        self.fold = ControlFold(CODEC, TENANT, OPERATORS, snapshot_terms)
         self._states: dict[int, ControlState] = {}
         self._fired: set[tuple[str, str, str, int]] = set()
         self.numbers = 0

@@ -1,0 +1,134 @@
+"""`sluicegate policy rollback` and `sign-off`: go back to an earlier snapshot, agree to what somebody activates."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sluicegate.cli.configuration import OPERATOR, OperatorOption, PersonOption, settings, speaker
+from sluicegate.cli.output import JsonOption, Output
+from sluicegate.cli.policy import app, obeyed_json, report_obeyed
+from sluicegate.cli.visible import visible
+from sluicegate.schemas.errors import BadInput
+
+if TYPE_CHECKING:
+    from sluicegate.policies.load import Bundle
+    from sluicegate.streams.control_state import ControlState, Proposal, Snapshot
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the log.")]
+
+
+@app.command()
+def rollback(
+    snapshot: Annotated[
+        str, typer.Argument(metavar="[SNAPSHOT]", help="Name or digest; by default the one that was active before.")
+    ] = "",
+    reason: ReasonOption = "",
+    operator: OperatorOption = OPERATOR,
+    as_json: JsonOption = False,
+) -> None:
+    """Activate an earlier snapshot again, under the settings that hold now, and wait until every gate judges by it.
+
+    It is an activation like any other: where the policy asks for it, people must agree first.
+    """
+    from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state
+
+    out = Output(as_json)
+    found = settings()
+    state = control_state(found)
+    target = earlier(state, snapshot)
+    told = compared(state, bundle_of(target))
+    with Operator(found, operator) as speaking, acknowledgements(found) as watching:
+        command_id = speaking.activate_snapshot(target.name, target.digest, state.settings, reason or None, **told)
+        with out.working("waiting for every gate"):
+            obeyed = watching.wait(command_id)
+    out.result({"snapshot": target.name, "digest": target.digest, **told, **obeyed_json(obeyed)})
+    out.say(f"{'proposed to go' if obeyed.awaiting else 'went'} back from {told['previous']} to {target.name}")
+    say_difference(out, told["difference"])
+    report_obeyed(out, obeyed)
+    out.next("sluicegate control show" if obeyed.awaiting else "sluicegate tail")
+
+
+def bundle_of(snapshot: Snapshot) -> Bundle:
+    """The documents of a published snapshot, read anew. Raises PolicyFaults where this build cannot use them."""
+    from sluicegate.policies.load import parse_documents
+
+    return parse_documents(json.loads(snapshot.documents))
+
+
+def say_difference(out: Output, lines: list[str]) -> None:
+    """What changes, a line each."""
+    for line in lines:
+        out.say(f"    {visible(line, 400)}")
+
+
+def earlier(state: ControlState, named: str) -> Snapshot:
+    """The snapshot to go back to: the one before the active, or the named one. Raises BadInput when there is none."""
+    if state.active is None:
+        raise BadInput("no policy is active, so there is nothing to go back from; run `sluicegate policy publish`")
+    former = [state.snapshots[digest] for digest in dict.fromkeys(reversed(state.activated[:-1]))]
+    former = [each for each in former if each.digest != state.active.digest]
+    known = ", ".join([f"`{visible(each.name)}`" for each in former]) or "none"
+    wanted = [each for each in former if named in (each.name, each.digest)] if named else former[:1]
+    if len(wanted) > 1:
+        raise BadInput(
+            f"`{named}` names several snapshots; give the digest: {', '.join(each.digest for each in wanted)}"
+        )
+    if not wanted:
+        what = f"`{named}` was not active before" if named else "no other snapshot was active before"
+        raise BadInput(f"{what}; earlier ones are {known}")
+    return wanted[0]
+
+
+@app.command("sign-off")
+def sign_off(
+    snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Name or digest of what is proposed.")],
+    reason: ReasonOption = "",
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Agree to the activation of a snapshot. It becomes active with the last word that the policy asks for.
+
+    You sign as a person of the active policy's `reviewers.yaml`; whoever activated it cannot agree to it.
+    """
+    from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state
+
+    out = Output(as_json)
+    found = settings()
+    name = speaker(found, "person", person)
+    state = control_state(found)
+    proposed = open_proposal(state, snapshot)
+    told = compared(state, bundle_of(proposed.snapshot))
+    with Operator(found, person=name) as speaking, acknowledgements(found) as watching:
+        command_id = speaking.command(
+            "sign_off",
+            "everything",
+            reason or None,
+            policy_snapshot=proposed.snapshot.name,
+            policy_digest=proposed.snapshot.digest,
+            ref=proposed.command_id,
+        )
+        with out.working("waiting for every gate"):
+            obeyed = watching.wait(command_id)
+    active = bool(obeyed.acknowledged) and not obeyed.awaiting
+    shown = {"snapshot": proposed.snapshot.name, "person": name, "active": active, **told}
+    out.result({**shown, **obeyed_json(obeyed)})
+    if obeyed.acknowledged:
+        out.say(f"{visible(name)} agrees to {proposed.snapshot.name}{', which is active now' if active else ''}")
+        say_difference(out, told["difference"])
+    report_obeyed(out, obeyed)
+    out.next("sluicegate control show")
+
+
+def open_proposal(state: ControlState, named: str) -> Proposal:
+    """The proposal of this snapshot. Raises BadInput when there is none."""
+    proposed = state.proposed
+    if proposed is None:
+        raise BadInput(
+            f"nobody proposes to activate `{named}`; `sluicegate policy publish` does, where people must agree"
+        )
+    if named not in (proposed.snapshot.name, proposed.snapshot.digest):
+        raise BadInput(f"`{named}` is not what is proposed; that is `{proposed.snapshot.name}`")
+    return proposed

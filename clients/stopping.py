@@ -1,0 +1,107 @@
+"""How a running attempt is asked to stop, and what is answered to the command that asked.
+
+A handler runs in a thread, and a thread cannot be ended from outside: it is asked, by `Call.stopping`, and has
+`STOP_WITHIN_SEC` to end. What it did outside by then is not undone. (Handlers in processes of their own, which can be
+ended, come with the isolation of workers.)
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import msgspec
+
+from sluicegate.schemas.events import StopWord
+from sluicegate.streams.control_scopes import Stop
+
+STOP_WITHIN_SEC: Final = 10.0
+"""How long a handler may take to end once it is asked to; then its command is answered with `unknown`."""
+
+
+class Stopped(Exception):
+    """Raise it in a handler that ends because it was asked to stop: the job then ends as failed, not run again."""
+
+
+class Stopping:
+    """Whether a handler is asked to stop; like a `threading.Event` that only a command sets.
+
+    ``reason`` says why, for people. What the handler has seen counts: one that never looked, and ended, had finished.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason: str | None = None
+        self.seen = False
+
+    def is_set(self) -> bool:
+        """Whether to end now."""
+        found = self._event.is_set()
+        self.seen = self.seen or found
+        return found
+
+    def wait(self, timeout_sec: float | None = None) -> bool:
+        """Wait until it is set, at most ``timeout_sec``; whether it is. Good in the place of a sleep."""
+        self._event.wait(timeout_sec)
+        return self.is_set()
+
+    def check(self) -> None:
+        """Raise `Stopped` if the handler is to end now."""
+        if self.is_set():
+            raise Stopped(self.reason or "asked to stop")
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is set; for the worker, whose looking is not the handler's."""
+        return self._event.is_set()
+
+    def ask(self, reason: str) -> None:
+        """Set it. The first reason stays."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is answered to one stop command for one attempt."""
+
+    command_id: str
+    word: StopWord
+    detail: str
+
+
+class StopAnswers:
+    """The stop commands that one attempt was asked by, and which are not yet answered. Times are monotonic seconds."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping = stopping
+        self._due: dict[str, float] = {}
+        self._asked: set[str] = set()
+
+    def ask(self, stop: Stop, now: float) -> None:
+        """Ask the handler to stop, once per command."""
+        if stop.command_id in self._asked:
+            return
+        self._asked.add(stop.command_id)
+        self._due[stop.command_id] = now + STOP_WITHIN_SEC
+        because = f": {stop.reason}" if stop.reason else ""
+        self._stopping.ask(f"`{stop.by}` stopped `{stop.scope}`{because}")
+
+    def ended(self, *, stopped: bool) -> list[Answer]:
+        """The answers now that the handler has ended; ``stopped`` says that it raised `Stopped`."""
+        word: StopWord = "stopped" if stopped or self._stopping.seen else "already_finished"
+        how = "the handler stopped" if stopped else "the handler saw that it should stop, and ended"
+        if word == "already_finished":
+            how = "the handler ended by itself and its output stands"
+        due, self._due = self._due, {}
+        return [Answer(command_id, word, how) for command_id in due]
+
+    def overdue(self, now: float) -> list[Answer]:
+        """`unknown` for each command that the handler has not ended upon in time; it runs on."""
+        late = [command_id for command_id, due in self._due.items() if now >= due]
+        for command_id in late:
+            del self._due[command_id]
+        return [
+            Answer(command_id, "unknown", f"the handler did not end within {STOP_WITHIN_SEC:g} s and runs on")
+            for command_id in late
+        ]

@@ -1,0 +1,255 @@
+"""What the gate computes of an intent from the log: first times, retries, windows, the anomaly score. Pure.
+
+Only what some rule of the active snapshot asks for is remembered, in two places: the agent's card, written with every
+intent anyway, holds what must count at once (windows, retries, how many intents lately); an entry per topic, written
+only when a job's result comes, holds what is learned from finished work. So an intent costs no entry more than its own.
+
+Nothing here asks where that is kept: the gate keeps it in its state, `impact` in a replay under another snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sluicegate.policies.actions import Action
+from sluicegate.policies.anomaly import Sketch, score
+from sluicegate.policies.compile import CompiledPolicy
+from sluicegate.policies.evaluate import FactValue, Subject
+from sluicegate.policies.features import Observation, bins_of, shape_of, target_of
+from sluicegate.policies.paths import MISSING, read_path
+from sluicegate.policies.subject import declared_facts, own_share, subject_of
+from sluicegate.policies.windows import COUNT, Slices, Window, add, sum_of
+from sluicegate.processors.gate_state import GateCard, Job, Profile
+from sluicegate.processors.plane import Turn
+from sluicegate.schemas.events import Fact, Intent
+from sluicegate.schemas.payload import unseal
+
+RETRIES_MAX: Final = 64
+"""How many retry identities of an agent are remembered; of more, those tried least and longest ago are forgotten."""
+RETRY_MS: Final = 3_600_000
+"""After an hour without another try an identity is forgotten."""
+RATE_MS: Final = 600_000
+"""The span over which an agent's rate is taken."""
+PROFILE_REMEMBERED_DAYS: Final = 90
+"""A topic on which an agent had no result for so long is new to it again."""
+DAY_MS: Final = 86_400_000
+_NO_VALUE: Final = "\x00"
+
+
+class Past(msgspec.Struct, frozen=True):
+    """What an agent did, at the time of one of its inputs, and the policy that asks for it."""
+
+    policy: CompiledPolicy
+    card: GateCard
+    at_ms: int
+    kept_profile: Callable[[str], Profile | None]
+    """What is kept of a topic, one that may be forgotten too."""
+
+    def profile(self, topic: str) -> Profile | None:
+        """What is known of the agent on a topic; None before its first result there, and after 90 days without one."""
+        found = self.kept_profile(topic)
+        return None if found is None or found.forget_at_ms <= self.at_ms else found
+
+
+class Computed(msgspec.Struct, frozen=True):
+    """What a judgement rests on: the subject, and its facts as the decision records them."""
+
+    subject: Subject
+    facts: list[Fact]
+    features: list[int]
+
+
+def compute(turn: Turn, intent: Intent, job: Job, payload: Any) -> Computed:
+    """The subject of the gate's intent."""
+    return facts_of(_past_of(turn), intent, job, payload)
+
+
+def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
+    """The subject of an intent, and what is to be remembered of it. A job that is judged again counts once."""
+    policy = past.policy
+    action = policy.action(intent.topic)
+    computed: dict[str, FactValue] = {}
+    sources: dict[str, str] = {}
+    asked = policy.facts_asked
+    if "first_time_action" in asked or "anomaly_score" in asked:
+        profile = past.profile(intent.topic)
+        computed["first_time_action"] = profile is None
+        if "anomaly_score" in asked:
+            computed["anomaly_score"], sources["anomaly_score"] = _anomaly(past, intent, job, payload, profile)
+    if "retry_count" in asked:
+        computed["retry_count"] = _retry_count(past, intent, job, payload, action)
+    if policy.windows:
+        computed.update(_windows(past, job, action, declared_facts(action, payload)))
+    job.remembered = True
+    subject = subject_of(
+        policy,
+        topic=intent.topic,
+        agent_id=intent.agent_id,
+        risk_tags=intent.risk_tags,
+        payload=payload,
+        confidence=intent.confidence,
+        computed=computed,
+    )
+    return Computed(subject, _recorded(subject.facts, action, computed, sources), job.features)
+
+
+def learn(turn: Turn, topic: str, job: Job, *, clean: bool, succeeded: bool) -> None:
+    """Take up a finished job of the gate."""
+    learned = learned_of(_past_of(turn), topic, job, clean=clean, succeeded=succeeded)
+    if learned is None:
+        return
+    profile, moved = learned
+    turn.put(_profile_name(topic), profile)
+    if moved:
+        turn.retire(_profile_name(topic), profile.forget_at_ms)
+
+
+def learned_of(past: Past, topic: str, job: Job, *, clean: bool, succeeded: bool) -> tuple[Profile, bool] | None:
+    """Take up a finished job: it is no first time any more, and what left clean is what is normal.
+
+    Gives what is to be kept of the topic, and whether it is to be kept for longer; None where no rule asks for it.
+    """
+    if succeeded and clean:
+        past.card.retries.pop(job.retry_key, None)
+    asked = past.policy.facts_asked
+    if not ("first_time_action" in asked or "anomaly_score" in asked):
+        return None
+    profile = past.profile(topic) or Profile()
+    if job.features and clean:
+        sketch = Sketch.from_bytes(profile.sketch) if profile.sketch else Sketch()
+        sketch.learn(job.features)
+        profile.sketch = sketch.to_bytes()
+    forget_at_ms = (past.at_ms // DAY_MS + PROFILE_REMEMBERED_DAYS) * DAY_MS
+    moved = forget_at_ms != profile.forget_at_ms  # once a day, not once a result
+    profile.forget_at_ms = forget_at_ms
+    return profile, moved
+
+
+def payload_of(intent: Intent) -> Any:
+    """The payload of an intent that was checked when it came."""
+    return json.loads(unseal(intent.payload)[0])
+
+
+def _past_of(turn: Turn) -> Past:
+    return Past(turn.control.policy, turn.card, turn.at_ms, lambda topic: turn.get(_profile_name(topic), Profile))
+
+
+def _profile_name(topic: str) -> str:
+    return f"topic/{topic}"
+
+
+def _anomaly(past: Past, intent: Intent, job: Job, payload: Any, profile: Profile | None) -> tuple[float, str]:
+    policy = past.policy
+    own = Sketch.from_bytes(profile.sketch) if profile is not None and profile.sketch else None
+    if not job.features:
+        action = policy.action(intent.topic)
+        facts = declared_facts(action, payload)
+        target = MISSING if action.target is None else read_path(payload, action.target)
+        observation = Observation(
+            at_ms=past.at_ms,
+            recent_count=_recent(past.card, past.at_ms),
+            amount_usd=_number(facts.get("amount_usd")),
+            affected_users=_number(facts.get("affected_users")),
+            payload_bytes=len(intent.payload.content),
+            shape=shape_of(payload),
+            target=None if target is MISSING else target_of(target),
+        )
+        job.features = list(bins_of(own, observation))
+    found = score(own, policy.baseline(intent.topic), job.features)
+    return found.value, found.source
+
+
+def _recent(card: GateCard, at_ms: int) -> int:
+    """Count this intent, and say how many the agent had within the last 10 minutes: whole spans, in proportion."""
+    span = at_ms // RATE_MS
+    if span != card.rate_span:
+        card.rate_before = card.rate_now if span == card.rate_span + 1 else 0
+        card.rate_span, card.rate_now = span, 0
+    card.rate_now += 1
+    return card.rate_now + card.rate_before * (RATE_MS - at_ms % RATE_MS) // RATE_MS
+
+
+def _retry_count(past: Past, intent: Intent, job: Job, payload: Any, action: Action) -> int:
+    """How often the same was tried before: since its last success, each try within an hour of the one before."""
+    retries = past.card.retries
+    if not job.retry_key:
+        job.retry_key = _identity(intent.topic, payload, action)
+    count, last_ms = retries.get(job.retry_key, (0, 0))
+    if last_ms + RETRY_MS < past.at_ms:
+        count = 0
+    if job.remembered:
+        return max(0, count - 1)
+    retries[job.retry_key] = (count + 1, past.at_ms)
+    if len(retries) > RETRIES_MAX:
+        live = {key: entry for key, entry in retries.items() if entry[1] + RETRY_MS >= past.at_ms}
+        while len(live) > RETRIES_MAX:
+            del live[min(live, key=lambda key: (key == job.retry_key, *live[key], key))]
+        past.card.retries = live
+    return count
+
+
+def _identity(topic: str, payload: Any, action: Action) -> str:
+    """What makes two intents tries of one thing: the values at the action's paths, else the whole payload."""
+    paths = action.retry_identity
+    found = [read_path(payload, steps) for steps in paths] if paths else [payload]
+    values = [_NO_VALUE if value is MISSING else value for value in found]
+    text = json.dumps([topic, values], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _windows(past: Past, job: Job, action: Action, facts: Mapping[str, FactValue]) -> dict[str, FactValue]:
+    """The windows that this intent stands in, itself included. A share that is unknown leaves the window unknown."""
+    policy, at_ms = past.policy, past.at_ms
+    kept: dict[str, Slices] = past.card.windows
+    found: dict[str, FactValue] = {}
+    for window in policy.windows:
+        if window.fact != COUNT and window.fact not in facts:
+            continue
+        share = own_share(window.fact, facts)
+        if share is None:
+            found[window.name] = None
+            continue
+        name = f"{action.groups.get(window.fact, '')}/{window.name}"
+        slices = kept.get(name, {})
+        if not job.remembered:
+            slices = kept[name] = add(slices, window, at_ms, share)
+        found[window.name] = max(share, sum_of(slices, window, at_ms)) / 1_000
+    if not job.remembered:
+        _forget_windows(past.card, policy.windows, at_ms)
+    return found
+
+
+def _forget_windows(card: GateCard, windows: tuple[Window, ...], at_ms: int) -> None:
+    """Drop what no rule asks for any more, and what every slice of has been left behind."""
+    asked = {window.name: window for window in windows}
+    for name in list(card.windows):
+        window = asked.get(name.rpartition("/")[2])
+        if window is None or max(card.windows[name]) < (at_ms - window.length_ms) // window.slice_ms:
+            del card.windows[name]
+
+
+def _number(value: FactValue) -> float | None:
+    return None if value is None or isinstance(value, bool) else float(value)
+
+
+def _recorded(
+    facts: Mapping[str, FactValue], action: Action, computed: Mapping[str, FactValue], sources: Mapping[str, str]
+) -> list[Fact]:
+    """The facts as the decision records them; computed ones only where a rule asks for them."""
+    found = []
+    for name, value in facts.items():
+        if name in computed:
+            source = sources.get(name, "computed")
+        elif name in action.facts:
+            source = "payload"
+        elif name == "confidence":
+            source = "claimed"
+        else:
+            continue
+        found.append(Fact(name=name, value=None if value is None else float(value), source=source))
+    return found

@@ -1,0 +1,138 @@
+"""Judgement at the gate: from an intent that may be judged to a decision, and from a decision to a grant or a request.
+
+Pure. What stands before what: a revocation before everything, then a pause, then policy; break-glass spares a job the
+wait for people, never a denial, and people review it afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from sluicegate.policies.evaluate import Judgement
+from sluicegate.processors.gate_facts import compute, payload_of
+from sluicegate.processors.gate_state import (
+    Job,
+    ask_people,
+    ask_review,
+    canonical,
+    close,
+    decide,
+    grant,
+    hold,
+    judged_tags,
+    save,
+    shut,
+)
+from sluicegate.processors.plane import Turn
+from sluicegate.schemas.errors import InvariantBroken
+from sluicegate.schemas.events import Intent, RuleRef
+from sluicegate.schemas.ids import derived_id
+from sluicegate.streams.control_scopes import Glass
+
+UNPARSED: Final = object()
+"""Says that the payload is still to be parsed."""
+
+
+def paused(turn: Turn, intent: Intent) -> str | None:
+    """The first paused scope that covers a job, or None."""
+    return turn.control.state.paused(intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id)
+
+
+def revoked(turn: Turn, intent: Intent, job: Job) -> bool:
+    """Whether a command since then has taken back what this job was or might have been permitted; it is over then."""
+    found = turn.control.state.revoked(
+        job.since, intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id
+    )
+    if found is None:
+        return False
+    close(turn, intent, job, "withdrawn", f"revoked: {found.reason}" if found.reason else "revoked", found.by)
+    return True
+
+
+def intent_of(turn: Turn, job: Job) -> Intent:
+    """The intent that a job's entry keeps. Raises InvariantBroken where it holds none."""
+    intent = turn.codec.decode(job.intent)
+    if not isinstance(intent, Intent):
+        raise InvariantBroken("a job's entry holds no intent; stop and run `sluicegate verify`")
+    return intent
+
+
+def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, payload: Any = UNPARSED) -> None:
+    """Judge by the active policy, and act on it. ``again_after`` names the request that was approved before."""
+    policy = turn.control.policy
+    computed = compute(turn, intent, job, payload_of(intent) if payload is UNPARSED else payload)
+    judgement = policy.judge(computed.subject)
+    judgement, rules = with_ask(intent, judgement)
+    job.digest = policy.snapshot_digest
+    ceiling = policy.merge_constraints(judgement.constraints, msgspec.json.decode(job.constraints))
+    judgement = msgspec.structs.replace(judgement, constraints=ceiling)
+    open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
+    request_id: str | None = None
+    glass: Glass | None = None
+    if judgement.decision == "REQUIRE_APPROVAL" and open_rules:
+        glass = _glass(turn, intent)
+        if glass is None and job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
+            hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
+            return
+        if glass is None:
+            request_id = ask_people(
+                turn,
+                intent,
+                job,
+                kind="intent",
+                rules=open_rules,
+                reason=judgement.reason,
+                ceiling=canonical(ceiling),
+                facts=computed.facts,
+            )
+    decision = decide(
+        turn, intent, judgement, computed, rules=rules, request_id=request_id, again_after=again_after, glass=glass
+    )
+    job.decision, job.decision_seq = decision.decision, decision.seq
+    if judgement.decision == "DENY" and job.lost:
+        close(turn, intent, job, "denied", judgement.reason, "policy")
+        return
+    if judgement.decision == "DENY":
+        shut(turn, intent, job, "denied")
+    elif request_id is None:
+        job.constraints = canonical(ceiling)
+        job.permitted = True
+        if glass is not None:
+            job.glass = glass.command_id
+            ask_review(turn, intent, job, glass, open_rules, computed.facts)
+        grant(turn, intent, job)
+    save(turn, intent, job)
+
+
+def permit(turn: Turn, intent: Intent, job: Job) -> None:
+    """Grant the next attempt of a permitted job, unless a revocation, a pause or another policy stands before it."""
+    if revoked(turn, intent, job):
+        return
+    scope = paused(turn, intent)
+    if scope is not None:
+        hold(turn, intent, job, scope)
+    elif job.digest != turn.control.policy.snapshot_digest:
+        judge(turn, intent, job, again_after=job.request_id)
+    else:
+        grant(turn, intent, job)
+        save(turn, intent, job)
+
+
+def with_ask(intent: Intent, judgement: Judgement) -> tuple[Judgement, list[RuleRef]]:
+    """The judgement and its rules, with the approval that the submitter itself wants as one more rule."""
+    rules = list(judgement.rules)
+    if intent.ask is None or judgement.decision == "DENY":
+        return judgement, rules
+    content_hash = derived_id("ask", intent.ask.reason).removeprefix("ask-")
+    asked = RuleRef(
+        layer="ask", id="ask", content_hash=content_hash, decision="REQUIRE_APPROVAL", reason=intent.ask.reason
+    )
+    if judgement.decision == "REQUIRE_APPROVAL":
+        return judgement, [*rules, asked]
+    return msgspec.structs.replace(judgement, decision="REQUIRE_APPROVAL", reason=intent.ask.reason), [asked]
+
+
+def _glass(turn: Turn, intent: Intent) -> Glass | None:
+    return turn.control.state.glass(turn.at_ms, intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id)

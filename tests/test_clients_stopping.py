@@ -1,0 +1,158 @@
+"""How a running handler learns that it should stop, and what its command is answered; without Kafka."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from clients_events import grant
+from clients_world import Control
+
+from sluicegate.clients.attempts import Attempt, Call, Finished, WorkerEvents, run_handler
+from sluicegate.clients.stopping import STOP_WITHIN_SEC, Answer, StopAnswers, Stopped, Stopping
+from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.events import Ended, Output, StopAnswered
+from sluicegate.streams.control_scopes import Stop
+from sluicegate.streams.registry import registry_for
+
+STOP = Stop("c1", "agent:a", 5, 0, "operator/olga", "drill")
+
+
+def call(stopping: Stopping) -> Call:
+    return Call(
+        job_id="j1",
+        topic="job.read",
+        payload={},
+        constraints={},
+        attempt=1,
+        agent_id="a",
+        progress=lambda _: None,
+        stopping=stopping,
+    )
+
+
+def asked() -> tuple[Stopping, StopAnswers]:
+    """A handler that was asked to stop at 100 s."""
+    stopping = Stopping()
+    answers = StopAnswers(stopping)
+    answers.ask(STOP, 100.0)
+    return stopping, answers
+
+
+def words(answers: list[Answer]) -> list[tuple[str, str]]:
+    return [(each.command_id, each.word) for each in answers]
+
+
+def ran(handler: Any, stopping: Stopping) -> Finished:
+    return run_handler(grant(), handler, call(stopping))
+
+
+def test_a_handler_learns_that_it_should_stop_and_why() -> None:
+    """`is_set` and `wait` tell; the reason names who, what and why."""
+    stopping, _ = asked()
+    assert stopping.is_set()
+    assert stopping.wait(0.0)
+    assert stopping.reason == "`operator/olga` stopped `agent:a`: drill"
+
+
+def test_nobody_is_asked_without_a_command() -> None:
+    """A fresh handler runs on, and `check` raises nothing."""
+    stopping = Stopping()
+    stopping.check()
+    assert not stopping.is_set()
+    assert not stopping.wait(0.0)
+
+
+def test_a_handler_that_raises_stopped_is_answered_as_stopped() -> None:
+    """The job's output says so, and that what it did outside stands."""
+    stopping, answers = asked()
+    done = ran(lambda each: each.stopping.check(), stopping)
+    assert (done.succeeded, done.stopped, done.word) == (False, True, "stopped")
+    assert json.loads(done.content)["error"]["type"] == "Stopped"
+    assert "not undone" in json.loads(done.content)["error"]["message"]
+    assert words(answers.ended(stopped=done.stopped)) == [("c1", "stopped")]
+
+
+def test_stopped_that_nobody_asked_for_is_a_failure() -> None:
+    """A handler does not choose how its attempt is named."""
+
+    def handler(_: Call) -> None:
+        raise Stopped
+
+    done = ran(handler, Stopping())
+    assert (done.stopped, done.word) == (False, "failed")
+
+
+def test_a_handler_that_saw_it_and_returned_is_answered_as_stopped() -> None:
+    """Its output counts like any other."""
+    stopping, answers = asked()
+    done = ran(lambda each: {"half": each.stopping.is_set()}, stopping)
+    assert (done.succeeded, done.word) == (True, "finished")
+    assert words(answers.ended(stopped=done.stopped)) == [("c1", "stopped")]
+
+
+def test_a_handler_that_never_looked_had_finished() -> None:
+    """Its work is done, so nobody may say that it was stopped."""
+    stopping, answers = asked()
+    done = ran(lambda _: {"whole": True}, stopping)
+    assert words(answers.ended(stopped=done.stopped)) == [("c1", "already_finished")]
+
+
+def test_a_handler_that_looked_only_before_it_was_asked_had_finished() -> None:
+    """What it saw counts, not that it looked."""
+    stopping = Stopping()
+    assert not stopping.is_set()
+    answers = StopAnswers(stopping)
+    answers.ask(STOP, 100.0)
+    assert words(answers.ended(stopped=False)) == [("c1", "already_finished")]
+
+
+def test_a_handler_that_does_not_end_in_time_is_unknown() -> None:
+    """Exactly once, after `STOP_WITHIN_SEC`; what it does later is told by its end."""
+    _, answers = asked()
+    assert answers.overdue(100.0 + STOP_WITHIN_SEC - 0.001) == []
+    assert words(answers.overdue(100.0 + STOP_WITHIN_SEC)) == [("c1", "unknown")]
+    assert answers.overdue(200.0) == []
+    assert answers.ended(stopped=True) == []
+
+
+def test_each_command_is_answered_once() -> None:
+    """The same stop, met at every turn of the worker, asks once; another one is answered for itself."""
+    _, answers = asked()
+    answers.ask(STOP, 105.0)
+    answers.ask(Stop("c2", "everything", 6, 0, "operator/olga", None), 105.0)
+    assert words(answers.overdue(110.0)) == [("c1", "unknown")]
+    assert words(answers.ended(stopped=True)) == [("c2", "stopped")]
+
+
+def test_an_attempt_is_covered_by_stops_after_its_start_only() -> None:
+    """What is started once a stopped scope goes on again is none of that stop's business."""
+    attempt = Attempt(grant(), (), 0.0, control_offset=5)
+    assert attempt.control_offset == 5
+    control = Control().state.__class__(stops=(STOP,))
+    job: tuple[str, str, list[str], str] = ("a", "job.read", [], "j1")
+    assert control.stops_after(5, *job) == ()
+    assert control.stops_after(4, *job) == (STOP,)
+
+
+@pytest.mark.parametrize(("stopped", "outcome"), [(True, "stopped"), (False, "failed")])
+def test_a_stopped_attempt_ends_so_in_the_log(stopped: bool, outcome: str) -> None:
+    """An output that did not succeed, and an end in its own word."""
+    codec = Codec(registry_for(""))
+    done = Finished(grant=grant(), succeeded=False, content=b"{}", detail="Stopped", stopped=stopped)
+    output, ended = (codec.decode(out.value) for out in WorkerEvents(codec, "w1").output(done, ()))
+    assert isinstance(output, Output)
+    assert isinstance(ended, Ended)
+    assert (output.succeeded, ended.outcome) == (False, outcome)
+
+
+def test_an_answer_is_written_under_the_agent_and_named_by_grant_and_command() -> None:
+    """Written twice it is the same record."""
+    codec = Codec(registry_for(""))
+    events = WorkerEvents(codec, "w1")
+    first, again = (events.stop_answered(grant(), Answer("c1", "stopped", "x"), ()) for _ in range(2))
+    assert first == again
+    event = codec.decode(first.value)
+    assert isinstance(event, StopAnswered)
+    assert (first.topic, first.key, event.command_id, event.answer) == ("job.starts", b"a", "c1", "stopped")
