@@ -89,6 +89,12 @@ def _flood(stage: Stage, findings: Findings, size: Size) -> None:
     flood.measure(stage, findings, rounds=size.rounds, seconds=4 * size.seconds)
 
 
+def _control(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import control
+
+    control.measure(stage, findings, rounds=size.rounds, seconds=2 * size.seconds)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "gate": _gate,
     "latency": _latency,
@@ -97,6 +103,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "judgement": _judgement,
     "anomaly": _anomaly,
     "flood": _flood,
+    "control": _control,
 }
 
 

@@ -286,6 +286,8 @@ def _acknowledged(event: ev.Acknowledged) -> str:
     what = "snapshot" if event.topic == "policy.snapshots" else "command"
     if event.accepted:
         verb = "knows" if what == "snapshot" else "obeys"
+        if event.code == "awaiting_sign_off":
+            now, verb = f"{now}, people must agree before it changes", "has taken down"
         return f"gate {_v(event.instance)} {verb} {what} {_v(event.command_id)}{now}"
     return f"gate {_v(event.instance)} refuses {what} {_v(event.command_id)} as {_v(event.code)}"
 

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sluicegate.cli.log_reading import log_topics
+from sluicegate.cli.impact_words import say_report
+from sluicegate.cli.log_reading import log_topics, read_log
+from sluicegate.cli.output import Output
 from sluicegate.cli.prepare import Prepared, prepare
 from sluicegate.cli.verify import verify_live
 from sluicegate.clients.auditor import Auditor, Table
@@ -22,12 +24,25 @@ from sluicegate.clients.worker import Worker
 from sluicegate.examples import attacks, scenes
 from sluicegate.examples.stage import EXPECT_SEC, Stage
 from sluicegate.infra.supervisor import Supervisor
+from sluicegate.policies.compile import compile_bundle
+from sluicegate.policies.difference import difference
+from sluicegate.policies.load import parse_bundle, read_folder
+from sluicegate.processors.impact_replay import NEEDED, impact_of_log
 from sluicegate.schemas.errors import SluicegateError
 from sluicegate.streams.settings import Settings
 
 PROCESSORS = ("gate", "outputs", "desk", "watch", "projector")
 READY_SEC = 90.0
 BUNDLE = Path(__file__).resolve().parent.parent / "policies" / "bundles" / "demo"
+CANDIDATE = (
+    ("support-routine.yaml", "amount_usd_above: 99.99", "amount_usd_above: 30"),
+    (
+        "change-control.yaml",
+        "risk_tags: [delete]\n    decision: require_approval",
+        "risk_tags: [delete]\n    decision: allow_with_constraints",
+    ),
+)
+"""What somebody would like to change: one rule stricter, and one that lets deletions through."""
 FIGURES = {
     "decisions by kind": "SELECT decision, count() AS n FROM decisions GROUP BY decision ORDER BY decision",
     "refusals by code": "SELECT code, count() AS n FROM refused GROUP BY code ORDER BY code",
@@ -98,6 +113,7 @@ def _play(prepared: Prepared, options: argparse.Namespace) -> list[str]:
         for worker in workers:
             worker.stop()
         stage.close()
+    _impact(stage)
     _audit(stage, jobs)
     _verify(stage, options.copy)
     return stage.missed
@@ -108,6 +124,22 @@ def _table(table: Table, columns: tuple[str, ...] = ()) -> None:
     widths = [max([len(row[index]) for row in rows], default=0) for index in range(len(columns or table.columns))]
     for row in rows:
         print("    " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _impact(stage: Stage) -> None:
+    stage.title("What a stricter and a wider rule would have done to all of this, before anyone publishes it")
+    files = read_folder(BUNDLE)
+    active = parse_bundle(files)
+    for file, before, after in CANDIDATE:
+        files[file] = files[file].replace(before, after)
+    candidate = parse_bundle(files)
+    for line in difference(active, candidate):
+        print(f"  {line}")
+    log = read_log(stage.settings, only=NEEDED)
+    report = impact_of_log(log.records, stage.codec, compile_bundle(candidate))
+    say_report(Output(as_json=False), report, recorded=False)
+    if not any(change.job_id == "delete-bucket" for change in report.widened):
+        stage.miss("the impact report did not name the deletion that people had denied and the new rule lets through")
 
 
 def _audit(stage: Stage, jobs: scenes.Jobs) -> None:

@@ -15,6 +15,7 @@ _SKIPPED: Final = ("job_id", "request_id")
 """Ids that people look up: each gets a skip index wherever it is a column."""
 
 VIEWS: Final = {
+    "break_glass_runs": "first of all: jobs that ran without the people they should have waited for, and their review",
     "job_timeline": "every event about a job, oldest first; filter by job_id",
     "decisions_by_rule": "how often each rule determined a decision, by snapshot and topic of the job",
     "approvals_with_evidence": "each resolution with each counted verdict, and what of its evidence is missing",
@@ -95,6 +96,7 @@ COMMENT 'the one log that is projected into this database'""",
 
 def _views(database: str) -> list[str]:
     queries = {
+        "break_glass_runs": _BREAK_GLASS_RUNS,
         "job_timeline": _JOB_TIMELINE,
         "decisions_by_rule": _DECISIONS_BY_RULE,
         "approvals_with_evidence": _APPROVALS_WITH_EVIDENCE,
@@ -178,6 +180,21 @@ LEFT ANY JOIN (
     FROM {db}.approval_requests GROUP BY request_id
 ) AS q ON s.request_id = q.request_id
 ORDER BY resolved_at, request_id, decision_ts"""
+
+# The review of a run is the request of kind `break_glass` about its job; without a resolution it is still open.
+_BREAK_GLASS_RUNS: Final = """
+SELECT
+    d.log_timestamp AS decided_at, d.job_id AS job_id, d.agent_id AS agent_id, d.topic AS job_topic,
+    d.break_glass AS command_id, c.by AS broken_by, c.reason AS reason, d.`rules.id` AS rules,
+    if(s.outcome = '', 'open', s.outcome) AS review, q.expires_at_ms AS review_until_ms
+FROM {db}.decisions AS d
+LEFT ANY JOIN {db}.commands AS c ON c.command_id = assumeNotNull(d.break_glass)
+LEFT ANY JOIN (SELECT * FROM {db}.approval_requests WHERE kind = 'break_glass') AS q
+    ON q.job_id = d.job_id AND q.agent_id = d.agent_id
+LEFT ANY JOIN (SELECT request_id, toString(outcome) AS outcome FROM {db}.resolutions) AS s
+    ON s.request_id = q.request_id
+WHERE d.break_glass IS NOT NULL
+ORDER BY decided_at"""
 
 _EXECUTIONS_WITHOUT_GRANT: Final = """
 SELECT s.*

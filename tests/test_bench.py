@@ -16,7 +16,16 @@ from sluicegate.bench.main import MEASUREMENTS
 from sluicegate.bench.stage import per_second
 from sluicegate.schemas.errors import InvariantBroken
 
-SIZES = {"gate": 4, "latency": 4, "projection": 1, "profile": 7, "judgement": 6, "anomaly": 5}
+SIZES = {
+    "gate": 4,
+    "latency": 4,
+    "projection": 1,
+    "profile": 7,
+    "judgement": 6,
+    "anomaly": 5,
+    "flood": 12,
+    "control": 3,
+}
 """How many figures each measurement gives in its quick form."""
 
 

@@ -31,6 +31,31 @@ def test_a_timeline_holds_all_of_one_job_in_order(room: ReadingRoom) -> None:
     assert found[5][1:] == ["denied", "some by", "not on a Friday"]
 
 
+def test_runs_under_break_glass_stand_with_who_broke_it_and_their_review(room: ReadingRoom) -> None:
+    """One row a run: the command's signer and reason, and what the review said, open while nobody has said anything."""
+    glass = {"break_glass": "c-1", "decision": "REQUIRE_APPROVAL"}
+    project(
+        room,
+        [
+            record("control.commands", 0, sample("Command", command_id="c-1", by="person/rosa", reason="fire")),
+            record("job.decisions", 1, sample("Decision", job_id="j", agent_id="a", **glass)),
+            record("job.decisions", 2, sample("Decision", job_id="k", agent_id="a", **glass)),
+            record("job.decisions", 3, sample("Decision", job_id="l", agent_id="a", break_glass=None)),
+            *[
+                record(
+                    "approval.requests",
+                    at,
+                    sample("ApprovalRequest", job_id=job, agent_id="a", request_id=f"r-{job}", kind="break_glass"),
+                )
+                for at, job in enumerate(("j", "k"), 4)
+            ],
+            record("approval.resolutions", 6, sample("Resolution", request_id="r-j", outcome="approved")),
+        ],
+    )
+    found = rows(room, "SELECT job_id, broken_by, reason, review FROM break_glass_runs ORDER BY job_id")
+    assert found == [["j", "person/rosa", "fire", "approved"], ["k", "person/rosa", "fire", "open"]]
+
+
 def test_decisions_are_counted_by_rule(room: ReadingRoom) -> None:
     """A decision counts under each determining rule, and under `default` when there is none."""
     rule = {"layer": "safety-policy", "content_hash": "c", "decision": "DENY", "reason": None}
