@@ -89,7 +89,7 @@ def stop(
     What a job did outside is not undone. Exit 1 when something may still run.
     """
     from sluicegate.cli.control_log import Operator, acknowledgements, control_state
-    from sluicegate.cli.policy import obeyed_json, report_obeyed
+    from sluicegate.cli.obeyed import obeyed_json, report_obeyed
     from sluicegate.cli.stop_answers import StopWatch
 
     _check(scope)
@@ -150,7 +150,7 @@ def break_glass(
     A pause or a revocation of the scope stands before it.
     """
     from sluicegate.cli.control_log import Operator, acknowledgements, control_state
-    from sluicegate.cli.policy import obeyed_json, report_obeyed
+    from sluicegate.cli.obeyed import obeyed_json, report_obeyed
 
     _check(scope)
     if not reason.strip():
@@ -269,7 +269,7 @@ def _check(scope: str) -> None:
 
 def _send(kind: CommandKind, scope: str, reason: str, operator: str, as_json: bool, said: str) -> None:
     from sluicegate.cli.control_log import Operator, acknowledgements
-    from sluicegate.cli.policy import obeyed_json, report_obeyed
+    from sluicegate.cli.obeyed import obeyed_json, report_obeyed
 
     _check(scope)
     out = Output(as_json)

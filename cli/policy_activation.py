@@ -1,4 +1,4 @@
-"""`sluicegate policy rollback` and `sign-off`: go back to an earlier snapshot, agree to what somebody activates."""
+"""`sluicegate policy publish`, `rollback` and `sign-off`: what becomes active, and who agrees to it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluicegate.cli.configuration import OPERATOR, OperatorOption, PersonOption, settings, speaker
+from sluicegate.cli.configuration import (
+    OPERATOR,
+    OperatorOption,
+    PersonOption,
+    policies_folder,
+    settings,
+    speaker,
+)
+from sluicegate.cli.obeyed import obeyed_json, report_obeyed
 from sluicegate.cli.output import JsonOption, Output
-from sluicegate.cli.policy import app, obeyed_json, report_obeyed
 from sluicegate.cli.visible import visible
 from sluicegate.schemas.errors import BadInput
 
@@ -17,10 +24,63 @@ if TYPE_CHECKING:
     from sluicegate.policies.load import Bundle
     from sluicegate.streams.control_state import ControlState, Proposal, Snapshot
 
+FolderArgument = Annotated[
+    str, typer.Argument(metavar="[FOLDER]", help="Folder or file of policies; by default the setting `policies`.")
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the log.")]
 
 
-@app.command()
+def publish(
+    folder: FolderArgument = "",
+    reason: ReasonOption = "",
+    operator: OperatorOption = OPERATOR,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a folder as a snapshot, activate it, and wait until every gate judges by it.
+
+    A bundle with a fault is refused and nothing is written. Exit 1 when a gate refuses or does not answer.
+    """
+    from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state
+    from sluicegate.cli.prepare import git_state, read_bundle, topicless_pools
+
+    out = Output(as_json)
+    found = settings()
+    place = policies_folder(found, folder)
+    bundle = read_bundle(found, place)
+    for fault in bundle.warnings:
+        out.note(f"warning: {visible(str(fault))}")
+    poolless = topicless_pools(found, bundle)
+    for pool in poolless:
+        out.note(
+            f"warning: pool `{visible(pool)}` has no topic, so no job for it can be granted; start "
+            "`sluicegate up` with this folder once, which makes it"
+        )
+    commit, dirty = git_state(place)
+    told = compared(control_state(found), bundle)
+    with Operator(found, operator) as speaking, acknowledgements(found) as watching:
+        with out.working("publishing"):
+            speaking.publish_snapshot(bundle, commit, dirty)
+            command_id = speaking.activate(bundle, reason or None, **told)
+        with out.working("waiting for every gate"):
+            obeyed = watching.wait(command_id)
+    out.result(
+        {
+            "snapshot": bundle.snapshot_name,
+            "digest": bundle.snapshot_digest,
+            "git_commit": commit,
+            "git_dirty": dirty,
+            "pools_without_topic": poolless,
+            **told,
+            **obeyed_json(obeyed),
+        }
+    )
+    out.say(f"published {bundle.snapshot_name} from {visible(str(place))}")
+    for line in told["difference"]:
+        out.say(f"    {visible(line, 400)}")
+    report_obeyed(out, obeyed)
+    out.next("sluicegate tail")
+
+
 def rollback(
     snapshot: Annotated[
         str, typer.Argument(metavar="[SNAPSHOT]", help="Name or digest; by default the one that was active before.")
@@ -82,7 +142,6 @@ def earlier(state: ControlState, named: str) -> Snapshot:
     return wanted[0]
 
 
-@app.command("sign-off")
 def sign_off(
     snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Name or digest of what is proposed.")],
     reason: ReasonOption = "",
@@ -132,3 +191,10 @@ def open_proposal(state: ControlState, named: str) -> Proposal:
     if named not in (proposed.snapshot.name, proposed.snapshot.digest):
         raise BadInput(f"`{named}` is not what is proposed; that is `{proposed.snapshot.name}`")
     return proposed
+
+
+def register(app: typer.Typer) -> None:
+    """Put these verbs into the group `policy`."""
+    app.command("publish")(publish)
+    app.command("rollback")(rollback)
+    app.command("sign-off")(sign_off)

@@ -12,7 +12,6 @@ from sluicegate.cli import output
 from sluicegate.cli.impact_words import say_report
 from sluicegate.cli.log_since import LogOption, SinceOption, newest_of, read_back, since_ms
 from sluicegate.cli.output import JsonOption, Output
-from sluicegate.cli.policy import app
 from sluicegate.cli.policy_offline import PoliciesOption, ready_bundle, text_of, whole_answer
 from sluicegate.cli.visible import visible
 from sluicegate.schemas.errors import BadInput
@@ -26,7 +25,6 @@ BASELINE: Final = Path("baseline.json")
 """A document of this name is the baseline of a bundle."""
 
 
-@app.command()
 def impact(
     policies: PoliciesOption,
     since: SinceOption = "",
@@ -78,7 +76,6 @@ def _of_file(file: Path, policy: CompiledPolicy, against: CompiledPolicy | None,
     return impact_of_intents(recorded, policy, against, since_ms(since, newest_ms))
 
 
-@app.command()
 def baseline(
     since: SinceOption = "",
     to: Annotated[Path, typer.Option("--out", help="The file that is written.")] = BASELINE,
@@ -137,3 +134,9 @@ def _say_learned(out: Output, learned: Learned, file: Path) -> None:
     if learned.unfit:
         out.say(f"{learned.unfit} results teach nothing: their features are of another format")
     out.say(f"wrote {visible(str(file))}" if learned.topics else "no topic has enough results, so nothing is written")
+
+
+def register(app: typer.Typer) -> None:
+    """Put these verbs into the group `policy`."""
+    app.command("impact")(impact)
+    app.command("baseline")(baseline)

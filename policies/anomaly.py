@@ -29,7 +29,7 @@ from sluicegate.policies.features import (
     WIDTHS,
     Bins,
     Observation,
-    bins_of,
+    bins_by,
     shape_of,
     target_of,
 )
@@ -277,6 +277,15 @@ def _little_endian(counts: array[int]) -> array[int]:
 
 def _unfit(bins: Sequence[int]) -> ValueError:
     return ValueError(f"`{list(bins)}` are no bins of the {len(FEATURES)} features; take them from `bins_of`")
+
+
+def bins_of(sketch: Sketch | None, observation: Observation) -> Bins:
+    """The bins of an observation; whether its target is new is looked up in the agent's own ``sketch``."""
+    return bins_by(_knows_nothing if sketch is None else sketch.knows, observation)
+
+
+def _knows_nothing(_: int) -> bool:
+    return False
 
 
 def value_of(p: float) -> float:

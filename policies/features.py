@@ -10,13 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import msgspec
-
-if TYPE_CHECKING:
-    from sluicegate.policies.anomaly import Sketch
 
 FEATURES: Final = ("rate", "hour", "amount", "affected_users", "payload_size", "shape", "new_target")
 """Names of the features, in the order of their bins. All come from what the gate knows or the platform team mapped."""
@@ -127,15 +124,15 @@ def target_of(value: Any) -> int | None:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
 
 
-def bins_of(sketch: Sketch | None, observation: Observation) -> Bins:
-    """The bins of an observation; whether its target is new is looked up in the agent's own ``sketch``."""
+def bins_by(knows: Callable[[int], bool], observation: Observation) -> Bins:
+    """The bins of an observation; ``knows`` says of a folded target whether the agent has met it."""
     target = observation.target
     if target is None:
         folded, known = 0, ABSENT
     else:
         # Both places come from the low bits of a hash, so they are as good as two hashes.
         folded = target & ((1 << TARGET_BITS) - 1)
-        known = _SEEN if sketch is not None and sketch.knows(folded) else _NEW
+        known = _SEEN if knows(folded) else _NEW
     return (
         _half_octave(observation.recent_count, 0, _RATE_BINS),
         (observation.at_ms // _HOUR_MS) % 24,

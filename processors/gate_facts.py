@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.policies.actions import Action
-from sluicegate.policies.anomaly import Sketch, score
+from sluicegate.policies.anomaly import Sketch, bins_of, score
 from sluicegate.policies.compile import CompiledPolicy
 from sluicegate.policies.evaluate import FactValue, Subject
-from sluicegate.policies.features import Observation, bins_of, shape_of, target_of
+from sluicegate.policies.features import Observation, shape_of, target_of
 from sluicegate.policies.paths import MISSING, read_path
 from sluicegate.policies.subject import declared_facts, own_share, subject_of
 from sluicegate.policies.windows import COUNT, Slices, Window, add, sum_of

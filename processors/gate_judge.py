@@ -88,7 +88,15 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
                 facts=computed.facts,
             )
     decision = decide(
-        turn, intent, judgement, computed, rules=rules, request_id=request_id, again_after=again_after, glass=glass
+        turn,
+        intent,
+        judgement,
+        facts=computed.facts,
+        features=computed.features,
+        rules=rules,
+        request_id=request_id,
+        again_after=again_after,
+        glass=glass,
     )
     job.decision, job.decision_seq = decision.decision, decision.seq
     if judgement.decision == "DENY" and job.lost:

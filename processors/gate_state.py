@@ -26,7 +26,6 @@ from sluicegate.schemas.events import (
 from sluicegate.schemas.ids import derived_id
 
 if TYPE_CHECKING:
-    from sluicegate.processors.gate_facts import Computed
     from sluicegate.streams.control_scopes import Glass
 
 DEFAULT_DESK: Final = "desk"
@@ -131,8 +130,9 @@ def decide(
     turn: Turn,
     intent: Intent,
     judgement: Judgement,
-    computed: Computed,
     *,
+    facts: list[Fact],
+    features: list[int],
     rules: list[RuleRef],
     request_id: str | None,
     again_after: str | None,
@@ -153,7 +153,7 @@ def decide(
         job_hash=intent.job_hash,
         decision=judgement.decision,
         rules=rules,
-        facts=computed.facts,
+        facts=facts,
         missing=list(judgement.missing),
         errors=list(judgement.errors),
         constraints=canonical(judgement.constraints),
@@ -172,7 +172,7 @@ def decide(
         parents=intent.parents,
         level=policy.level(intent.agent_id),
         observed=None if observed is None else _observed(observed),
-        features=computed.features,
+        features=features,
         break_glass=None if glass is None else glass.command_id,
     )
 
