@@ -41,7 +41,7 @@ def content_fault(intent: Intent, tenant: str, action: Action) -> tuple[Any, Fau
         return None, ("hash_mismatch", message)
     schema = action.payload_schema
     said = None if schema is None else schema.fault(payload)
-    return payload, None if said is None else ("payload_schema", f"not as actions.yaml wants it: {said}")
+    return payload, None if said is None else ("payload_schema", f"the payload is not as actions.yaml wants it: {said}")
 
 
 def _form_fault(intent: Intent, tenant: str) -> Fault | None:

@@ -19,7 +19,6 @@ from sluicegate.infra.supervisor import Supervisor
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import Decision, Event, Noted, Refused, Repeated
 from sluicegate.streams.engine import Headers
-from sluicegate.streams.identity import Signer
 from sluicegate.streams.kafka import Tail, signed_headers
 from sluicegate.streams.keys import agent_signer
 from sluicegate.streams.logcopy import write_copy
@@ -55,8 +54,10 @@ DOCUMENTS: Final[Mapping[str, Any]] = {
         ]
     },
 }
-T = TypeVar("T", bound=Event)
+T = TypeVar("T")
 Ready = tuple[bytes, Headers]
+Answer = Decision | Refused | Repeated | Noted
+"""Each intent has exactly one of them in the journal."""
 
 
 def agent_names() -> list[str]:
@@ -84,7 +85,7 @@ class Flood:
         self._intents, self._answers = 0, 0
         self._codec = Codec(registry_for(""))
         self._topic = physical(settings.tenant, "job.intents")
-        self._signers: dict[str, Signer] = {name: agent_signer(settings, name) for name in agent_names()}
+        self._signers = {name: agent_signer(settings, name) for name in agent_names()}
         self._producers = {name: self._producer(name) for name in agent_names()}
         self._gates = Supervisor(settings, ("gate",), instances={"gate": GATES})
         topics = ("job.intents", "job.decisions", "approval.requests")
@@ -157,11 +158,15 @@ class Flood:
                 continue
             event = self._codec.decode(record.value)
             self.events.append(event)
-            self._answers += isinstance(event, (Decision, Refused, Repeated, Noted))
+            self._answers += isinstance(event, Answer)
 
     def found(self, cls: type[T]) -> list[T]:
         """The events of a kind, in the order in which they were read."""
         return [event for event in self.events if isinstance(event, cls)]
+
+    def answers(self) -> list[Answer]:
+        """Each intent's answer."""
+        return [event for event in self.events if isinstance(event, Answer)]
 
     def verified(self) -> list[Any]:
         """The faults that our own verification finds."""
@@ -185,6 +190,6 @@ def prepared_flood(name: str, broker: RunningBroker, kafka_dir: Path, folder: Pa
     policies = folder / "policies"
     policies.mkdir()
     agents = [{"id": name, "owner": "rosa", "version": "1", "key": {"kind": "hmac"}} for name in agent_names()]
-    for name, document in {**DOCUMENTS, "agents.yaml": {"agents": agents}}.items():
-        (policies / name).write_text(json.dumps(document))  # JSON is YAML
+    for file, document in {**DOCUMENTS, "agents.yaml": {"agents": agents}}.items():
+        (policies / file).write_text(json.dumps(document))  # JSON is YAML
     return Flood(prepare(settings, policies).settings)

@@ -322,7 +322,7 @@ def test_distinct_topics_in_a_day_are_limited() -> None:
 
 
 def test_a_payload_that_is_not_as_actions_wants_it_is_refused() -> None:
-    """The refusal names the place and what is wrong there."""
+    """The refusal names the place in the schema; decisions are read by others, so it holds no word of the payload."""
     schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "maximum": 3}}}
     actions = yaml.safe_dump({"actions": [{"topics": ["*"], "payload_schema": schema}]})
     world = World({**files(free=PASS), "actions.yaml": actions})
@@ -330,7 +330,7 @@ def test_a_payload_that_is_not_as_actions_wants_it_is_refused() -> None:
     refused = world.last("job.decisions", Refused)
     assert (refused.code, refused.message) == (
         "payload_schema",
-        "not as actions.yaml wants it: n: 4 is greater than the maximum of 3",
+        "the payload is not as actions.yaml wants it: `properties.n.maximum` does not hold",
     )
     world.submit("j2", "job.x", b'{"n":3}')
     assert world.last("job.decisions", Decision).job_id == "j2"
