@@ -84,12 +84,12 @@ def measure(stage: Stage, findings: Findings, *, rounds: int, seconds: float) ->
         stops = [_stop(stage, stopped, f"s{number}") for number in range(rounds)]
     base = [float(AGE_MS_MAX)] * rounds
     named = {
-        "pause to its acknowledgement": [known for known, _ in pauses],
-        "acknowledgement to the last start before the resume": [late for _, late in pauses],
+        f"pause to its acknowledgement, at {FLOW_PER_SEC} jobs/s": [known for known, _ in pauses],
+        "acknowledgement to the last start before the resume (1: none, or within 1 ms)": [late for _, late in pauses],
         f"stop to the last answer of {stopped.handlers_max} running jobs": stops,
     }
     for name, values in named.items():
-        findings.figures.append(figure(f"{name}, {FLOW_PER_SEC} jobs/s", "ms", values, AGAINST, base))
+        findings.figures.append(figure(name, "ms", values, AGAINST, base))
 
 
 def _pause(stage: Stage, settings: Settings, seconds: float, series: str) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -17,7 +18,7 @@ from sluicegate.cli.visible import visible
 from sluicegate.clients.stopping import STOP_WITHIN_SEC
 from sluicegate.schemas.errors import BadInput
 from sluicegate.schemas.events import CommandKind, StopAnswered
-from sluicegate.streams.control_scopes import scope_fault
+from sluicegate.streams.control_scopes import glass_scope_fault, scope_fault
 
 if TYPE_CHECKING:
     from sluicegate.cli.control_log import Obeyed
@@ -89,7 +90,7 @@ def stop(
     What a job did outside is not undone. Exit 1 when something may still run.
     """
     from sluicegate.cli.control_log import Operator, acknowledgements, control_state
-    from sluicegate.cli.obeyed import obeyed_json, report_obeyed
+    from sluicegate.cli.obeyed import obeyed_json, report_obeyed, say_refusals
     from sluicegate.cli.stop_answers import StopWatch
 
     _check(scope)
@@ -104,7 +105,8 @@ def stop(
         command_id = speaking.command("stop", scope, reason or None)
         with out.working("waiting for every gate"):
             obeyed = watching.wait(command_id)
-        out.say(f"stopped {visible(scope)}: nothing of it starts until it is resumed")
+        if say_refusals(out, obeyed):
+            out.say(f"stopped {visible(scope)}: nothing of it starts until it is resumed")
         with out.working("waiting for the workers"):
             answers = workers.wait(command_id, scope, wait, lambda each: _say_answer(out, each))
     shown = {"answers": answers.answers, "silent": answers.silent, "unclear": answers.unclear}
@@ -130,6 +132,8 @@ def _say_rest(out: Output, answers: Answers) -> None:
         say("no answer", each)
     for each in answers.unclear:
         say("runs, perhaps outside the scope", each)
+    if answers.unclear:
+        out.say("topic and tags do not stand in what workers write: stop such a job by `agent:` or `job:` to be sure")
     if answers.answers or answers.silent:
         out.say(NOT_UNDONE)
     elif not answers.unclear:
@@ -146,13 +150,17 @@ def break_glass(
 ) -> None:
     """Let what waits for a person run at once, in a scope and for a time; a denial stays a denial.
 
+    A tag means the action's own, of `actions.yaml`: what an agent adds opens nothing. No glass is broken for `job:ID`.
     Only a person with the role that the active policy names may, and people must review every such run afterwards.
     A pause or a revocation of the scope stands before it.
     """
     from sluicegate.cli.control_log import Operator, acknowledgements, control_state
-    from sluicegate.cli.obeyed import obeyed_json, report_obeyed
+    from sluicegate.cli.obeyed import obeyed_json, report_obeyed, say_refusals
 
     _check(scope)
+    fault = glass_scope_fault(scope)
+    if fault is not None:
+        raise BadInput(fault)
     if not reason.strip():
         raise BadInput("--reason is empty; say why the glass is broken")
     out = Output(as_json)
@@ -166,7 +174,7 @@ def break_glass(
         with out.working("waiting for every gate"):
             obeyed = watching.wait(command_id)
     out.result({"kind": "break_glass", "scope": scope, "by": name, "until_ms": until_ms, **obeyed_json(obeyed)})
-    if obeyed.acknowledged:
+    if say_refusals(out, obeyed) and obeyed.acknowledged:
         out.say(f"the glass is broken for {visible(scope)} until {_when(until_ms)}; every run of it will be reviewed")
     report_obeyed(out, obeyed)
     out.next(f"sluicegate control revoke {scope}, which ends it early")
@@ -201,17 +209,24 @@ def _when(at_ms: int) -> str:
 @app.command()
 def show(as_json: JsonOption = False) -> None:
     """Show what stands beside policy: broken glass first, then pauses, stops, revocations, and what is proposed."""
-    from sluicegate.cli.control_log import control_state
+    from sluicegate.cli.control_log import compared, control_state
+    from sluicegate.cli.proposal import bundle_of, say_proposal
 
     out = Output(as_json)
     state = control_state(settings())
-    out.result(shown_state(state, time.time_ns() // 1_000_000))
+    told = {} if state.proposed is None else compared(state, bundle_of(state.proposed.snapshot))
+    out.result(shown_state(state, time.time_ns() // 1_000_000, told))
     _say_state(out, state, time.time_ns() // 1_000_000)
+    if state.proposed is not None:
+        say_proposal(out, state, state.proposed, told["difference"])
     out.next(f"sluicegate control resume {state.pauses[0]}" if state.pauses else "sluicegate control pause everything")
 
 
-def shown_state(state: ControlState, now_ms: int) -> dict[str, Any]:
-    """The control state for machines, what nobody must overlook first."""
+def shown_state(state: ControlState, now_ms: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The control state for machines, what nobody must overlook first.
+
+    ``told`` is what `compared` finds between the active and a proposed snapshot.
+    """
     proposed = state.proposed
     return {
         "break_glass": [each for each in state.glasses if each.until_ms > now_ms],
@@ -226,9 +241,10 @@ def shown_state(state: ControlState, now_ms: int) -> dict[str, Any]:
             "command_id": proposed.command_id,
             "by": proposed.by,
             "reason": proposed.reason,
-            "people": proposed.people,
-            "roles": proposed.roles,
+            "needs": proposed.needs,
             "signed": proposed.signed,
+            "settings": proposed.settings,
+            **told,
         },
         "policy_snapshot": None if state.active is None else state.active.name,
         "control_offset": state.offset,
@@ -251,14 +267,6 @@ def _say_state(out: Output, state: ControlState, now_ms: int) -> None:
         for each in commands:
             because = f": {visible(each.reason)}" if each.reason else ""
             out.say(f"{word}: {visible(each.scope)} at {_when(each.appended_at_ms)} by {visible(each.by)}{because}")
-    if state.proposed is not None:
-        found = state.proposed
-        roles = f" with a role of {', '.join(map(visible, found.roles))}" if found.roles else ""
-        signed = ", ".join(map(visible, found.signed)) or "nobody yet"
-        out.say(
-            f"proposed: {found.snapshot.name} by {visible(found.by)}; {found.people} must agree{roles}, "
-            f"so far {signed}: sluicegate policy sign-off {found.snapshot.name}"
-        )
 
 
 def _check(scope: str) -> None:
@@ -269,7 +277,7 @@ def _check(scope: str) -> None:
 
 def _send(kind: CommandKind, scope: str, reason: str, operator: str, as_json: bool, said: str) -> None:
     from sluicegate.cli.control_log import Operator, acknowledgements
-    from sluicegate.cli.obeyed import obeyed_json, report_obeyed
+    from sluicegate.cli.obeyed import obeyed_json, report_obeyed, say_refusals
 
     _check(scope)
     out = Output(as_json)
@@ -280,6 +288,7 @@ def _send(kind: CommandKind, scope: str, reason: str, operator: str, as_json: bo
         with out.working("waiting for every gate"):
             obeyed = watching.wait(command_id)
     out.result({"kind": kind, "scope": scope, **obeyed_json(obeyed)})
-    out.say(said)
+    if say_refusals(out, obeyed):
+        out.say(said)
     report_obeyed(out, obeyed)
     out.next("sluicegate tail" if kind == "resume" else "sluicegate control show")

@@ -16,7 +16,7 @@ from sluicegate.schemas.errors import Unavailable, Undecodable
 from sluicegate.schemas.events import Acknowledged, Command, CommandKind, Event, SnapshotPublished
 from sluicegate.streams.control_fold import AWAITING, ControlFold
 from sluicegate.streams.control_scopes import EVERYTHING
-from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, StepSettings
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Snapshot, StepSettings
 from sluicegate.streams.kafka import Published, Publisher, Tail, signed_headers
 from sluicegate.streams.keys import operator_signer, person_signer, trusted_operators
 from sluicegate.streams.registry import registry_for
@@ -76,6 +76,14 @@ def control_state(settings: Settings, user: str = READER) -> ControlState:
     return state
 
 
+def snapshot_of(bundle: Bundle) -> Snapshot:
+    """The snapshot that a bundle would be published as; `appended_at_ms` is 0."""
+    import rfc8785
+
+    documents = rfc8785.dumps(dict(bundle.documents)).decode()
+    return Snapshot(bundle.snapshot_name, bundle.snapshot_digest, documents, 0)
+
+
 def compared(state: ControlState, bundle: Bundle) -> dict[str, Any]:
     """What an activating command says of what it replaces: the name of the active snapshot, the difference in words."""
     from sluicegate.policies.difference import difference
@@ -108,12 +116,11 @@ class Operator:
 
     def publish_snapshot(self, bundle: Bundle, git_commit: str | None, git_dirty: bool) -> Published:
         """Write a snapshot, which nobody judges by before it is activated."""
-        import rfc8785
-
+        snapshot = snapshot_of(bundle)
         event = SnapshotPublished(
-            name=bundle.snapshot_name,
-            digest=bundle.snapshot_digest,
-            documents=rfc8785.dumps(dict(bundle.documents)).decode(),
+            name=snapshot.name,
+            digest=snapshot.digest,
+            documents=snapshot.documents,
             publisher=self._signer.key_id,
             git_commit=git_commit,
             git_dirty=git_dirty,

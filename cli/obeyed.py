@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -26,8 +26,29 @@ def obeyed_json(obeyed: Obeyed) -> dict[str, Any]:
     }
 
 
+ADVICE: Final = {
+    "stale_previous": "another activation came first; look again with `sluicegate control show`",
+    "too_many_stops": "its scope is paused, but what runs of it was not asked to stop; stop a wider scope",
+    "bad_digest": "the snapshot is not what its name and digest say; publish it again",
+    "unusable_active": "this build cannot use what is active; activate what both can with the build that could",
+    "own_activation": "whoever activates cannot agree, under no name and with no other name's key",
+    "signed_before": "this person, or this key under another name, has agreed already",
+}
+"""What to do about a refusal that people can do something about."""
+
+
+def say_refusals(out: Output, obeyed: Obeyed) -> bool:
+    """Say first which gates do not obey, and whether all do: what was commanded is not said to hold otherwise."""
+    for name, code in obeyed.refused.items():
+        advice = f"; {ADVICE[code]}" if code in ADVICE else ""
+        out.note(f"error: gate `{visible(name)}` refused the command as `{visible(code)}`{advice}")
+    for name in obeyed.missing:
+        out.note(f"error: gate `{visible(name)}` did not answer in {obeyed.waited_sec:g} s; look at its log")
+    return not obeyed.refused and not obeyed.missing
+
+
 def report_obeyed(out: Output, obeyed: Obeyed) -> None:
-    """Say who obeys. Exits 1 when a gate refused the command or did not answer."""
+    """Say who obeys, after `say_refusals`. Exits 1 when a gate refused the command or did not answer."""
     if not obeyed.members:
         out.note("no gate runs now; the command holds from the moment one starts")
     if obeyed.acknowledged:
@@ -37,9 +58,5 @@ def report_obeyed(out: Output, obeyed: Obeyed) -> None:
         out.say(
             "not active yet: people must agree within 24 h; `sluicegate control show` says how many, of which roles"
         )
-    for name, code in obeyed.refused.items():
-        out.note(f"error: gate `{visible(name)}` refused the command as `{visible(code)}`")
-    for name in obeyed.missing:
-        out.note(f"error: gate `{visible(name)}` did not answer in {obeyed.waited_sec:g} s; look at its log")
     if obeyed.refused or obeyed.missing:
         raise typer.Exit(output.NEGATIVE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,14 +15,14 @@ from sluicegate.cli.configuration import (
     settings,
     speaker,
 )
-from sluicegate.cli.obeyed import obeyed_json, report_obeyed
-from sluicegate.cli.output import JsonOption, Output
+from sluicegate.cli.obeyed import obeyed_json, report_obeyed, say_refusals
+from sluicegate.cli.output import NEGATIVE, JsonOption, Output
+from sluicegate.cli.proposal import bundle_of, check_signers, open_proposal, say_difference, say_proposal
 from sluicegate.cli.visible import visible
 from sluicegate.schemas.errors import BadInput
 
 if TYPE_CHECKING:
-    from sluicegate.policies.load import Bundle
-    from sluicegate.streams.control_state import ControlState, Proposal, Snapshot
+    from sluicegate.streams.control_state import ControlState, Snapshot
 
 FolderArgument = Annotated[
     str, typer.Argument(metavar="[FOLDER]", help="Folder or file of policies; by default the setting `policies`.")
@@ -40,7 +40,7 @@ def publish(
 
     A bundle with a fault is refused and nothing is written. Exit 1 when a gate refuses or does not answer.
     """
-    from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state
+    from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state, snapshot_of
     from sluicegate.cli.prepare import git_state, read_bundle, topicless_pools
 
     out = Output(as_json)
@@ -56,7 +56,9 @@ def publish(
             "`sluicegate up` with this folder once, which makes it"
         )
     commit, dirty = git_state(place)
-    told = compared(control_state(found), bundle)
+    state = control_state(found)
+    check_signers(found, state, snapshot_of(bundle), operator)
+    told = compared(state, bundle)
     with Operator(found, operator) as speaking, acknowledgements(found) as watching:
         with out.working("publishing"):
             speaking.publish_snapshot(bundle, commit, dirty)
@@ -74,9 +76,9 @@ def publish(
             **obeyed_json(obeyed),
         }
     )
+    say_refusals(out, obeyed)
     out.say(f"published {bundle.snapshot_name} from {visible(str(place))}")
-    for line in told["difference"]:
-        out.say(f"    {visible(line, 400)}")
+    say_difference(out, told["difference"])
     report_obeyed(out, obeyed)
     out.next("sluicegate tail")
 
@@ -99,29 +101,18 @@ def rollback(
     found = settings()
     state = control_state(found)
     target = earlier(state, snapshot)
+    check_signers(found, state, target, operator)
     told = compared(state, bundle_of(target))
     with Operator(found, operator) as speaking, acknowledgements(found) as watching:
         command_id = speaking.activate_snapshot(target.name, target.digest, state.settings, reason or None, **told)
         with out.working("waiting for every gate"):
             obeyed = watching.wait(command_id)
     out.result({"snapshot": target.name, "digest": target.digest, **told, **obeyed_json(obeyed)})
-    out.say(f"{'proposed to go' if obeyed.awaiting else 'went'} back from {told['previous']} to {target.name}")
-    say_difference(out, told["difference"])
+    if say_refusals(out, obeyed):
+        out.say(f"{'proposed to go' if obeyed.awaiting else 'went'} back from {told['previous']} to {target.name}")
+        say_difference(out, told["difference"])
     report_obeyed(out, obeyed)
     out.next("sluicegate control show" if obeyed.awaiting else "sluicegate tail")
-
-
-def bundle_of(snapshot: Snapshot) -> Bundle:
-    """The documents of a published snapshot, read anew. Raises PolicyFaults where this build cannot use them."""
-    from sluicegate.policies.load import parse_documents
-
-    return parse_documents(json.loads(snapshot.documents))
-
-
-def say_difference(out: Output, lines: list[str]) -> None:
-    """What changes, a line each."""
-    for line in lines:
-        out.say(f"    {visible(line, 400)}")
 
 
 def earlier(state: ControlState, named: str) -> Snapshot:
@@ -146,10 +137,15 @@ def sign_off(
     snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Name or digest of what is proposed.")],
     reason: ReasonOption = "",
     person: PersonOption = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Agree without being asked: what changes was read before.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Agree to the activation of a snapshot. It becomes active with the last word that the policy asks for.
 
+    First it shows who proposes it and why, what it changes against what is active, computed here from the log, and
+    the settings that change; then it asks. Without a terminal read `sluicegate control show`, and give --yes.
     You sign as a person of the active policy's `reviewers.yaml`; whoever activated it cannot agree to it.
     """
     from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state
@@ -160,6 +156,9 @@ def sign_off(
     state = control_state(found)
     proposed = open_proposal(state, snapshot)
     told = compared(state, bundle_of(proposed.snapshot))
+    say_proposal(out, state, proposed, told["difference"])
+    if not yes:
+        _ask(out, proposed.snapshot)
     with Operator(found, person=name) as speaking, acknowledgements(found) as watching:
         command_id = speaking.command(
             "sign_off",
@@ -171,26 +170,26 @@ def sign_off(
         )
         with out.working("waiting for every gate"):
             obeyed = watching.wait(command_id)
-    active = bool(obeyed.acknowledged) and not obeyed.awaiting
-    shown = {"snapshot": proposed.snapshot.name, "person": name, "active": active, **told}
+    active = bool(obeyed.acknowledged) and not obeyed.awaiting and not obeyed.refused
+    snapshot_shown = {"snapshot": proposed.snapshot.name, "digest": proposed.snapshot.digest}
+    shown = {**snapshot_shown, "person": name, "active": active, **told}
     out.result({**shown, **obeyed_json(obeyed)})
-    if obeyed.acknowledged:
+    if say_refusals(out, obeyed) and obeyed.acknowledged:
         out.say(f"{visible(name)} agrees to {proposed.snapshot.name}{', which is active now' if active else ''}")
-        say_difference(out, told["difference"])
     report_obeyed(out, obeyed)
     out.next("sluicegate control show")
 
 
-def open_proposal(state: ControlState, named: str) -> Proposal:
-    """The proposal of this snapshot. Raises BadInput when there is none."""
-    proposed = state.proposed
-    if proposed is None:
+def _ask(out: Output, snapshot: Snapshot) -> None:
+    """Let the person type `yes`; raises BadInput where nobody could, and ends with 1 upon anything else."""
+    if out.as_json or not out.on_terminal or not sys.stdin.isatty():
         raise BadInput(
-            f"nobody proposes to activate `{named}`; `sluicegate policy publish` does, where people must agree"
+            f"nothing is signed unseen; read what changes with `sluicegate control show`, then agree to digest "
+            f"`{snapshot.digest}` with --yes"
         )
-    if named not in (proposed.snapshot.name, proposed.snapshot.digest):
-        raise BadInput(f"`{named}` is not what is proposed; that is `{proposed.snapshot.name}`")
-    return proposed
+    if typer.prompt(f"type yes to agree to digest {snapshot.digest}", default="no", show_default=False) != "yes":
+        out.note("nothing was signed")
+        raise typer.Exit(NEGATIVE)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,6 @@ from sluicegate.cli.configuration import OPERATOR
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import Bundle, parse_bundle, parse_documents, read_folder
 from sluicegate.streams import keys
-from sluicegate.streams.control_state import Snapshot
 
 if TYPE_CHECKING:
     from sluicegate.infra.broker import EmbeddedBroker
@@ -121,25 +120,27 @@ def activate_if_new(settings: Settings, bundle: Bundle, folder: Path, operator: 
 
     Gives the command's id or None, and the name of the snapshot that is active then.
     """
-    from sluicegate.cli.control_log import Operator, compared, control_state
+    from sluicegate.cli.control_log import Operator, compared, control_state, snapshot_of
+    from sluicegate.cli.proposal import check_signers
     from sluicegate.processors.control import snapshot_terms
     from sluicegate.streams.control_terms import required_sign_off
 
     state = control_state(settings)
     wanted = (bundle.snapshot_digest, settings.step_settings())
     active, proposed = state.active, state.proposed
+    new = snapshot_of(bundle)
     if active is not None and (active.digest, state.settings) == wanted:
         return None, active.name
     if active is not None and proposed is not None and (proposed.snapshot.digest, proposed.settings) == wanted:
         return None, active.name  # another command would take its place, with the words that people gave it
+    check_signers(settings, state, new, operator)
     commit, dirty = git_state(folder)
     with Operator(settings, operator) as speaking:
-        if bundle.snapshot_digest not in state.snapshots:
+        if state.snapshot(new.digest, new.name) is None:
             speaking.publish_snapshot(bundle, commit, dirty)
         command_id = speaking.activate(bundle, **compared(state, bundle))
-    documents = msgspec.json.encode(dict(bundle.documents)).decode()
-    new = snapshot_terms(Snapshot(bundle.snapshot_name, bundle.snapshot_digest, documents, 0))
-    asked = 0 if active is None or new is None else required_sign_off(snapshot_terms(active), new)[0]
+    terms = snapshot_terms(new)
+    asked = active is not None and terms is not None and required_sign_off(snapshot_terms(active), terms)
     return command_id, active.name if active is not None and asked else bundle.snapshot_name
 
 

@@ -15,7 +15,7 @@ import msgspec
 from sluicegate.cli.configuration import READER
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
-from sluicegate.schemas.events import Ended, Event, GrantRefused, Lapsed, Progressed, Started, StopAnswered
+from sluicegate.schemas.events import Ended, Event, Progressed, Started, StopAnswered
 from sluicegate.streams.kafka import Tail
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.topics import physical
@@ -46,24 +46,35 @@ class Answers(msgspec.Struct):
 
     @property
     def all_ended(self) -> bool:
-        """Whether nothing that was to stop may still run."""
-        return not self.silent and all(each.answer != "unknown" for each in self.answers)
+        """Whether nothing that was to stop may still run. What perhaps lies in the scope may."""
+        return not self.silent and not self.unclear and all(each.answer != "unknown" for each in self.answers)
 
 
 class AnswerFold:
-    """Which attempts run and what was answered, folded from `job.starts`. Pure."""
+    """Which attempts run and what was answered, folded from `job.starts`. Pure.
+
+    Only the worker whose start, or sign of life, was met first speaks for an attempt: what another says of it, or
+    that it refuses the grant of what runs already, ends nothing and answers nothing.
+    """
 
     def __init__(self) -> None:
         self.running: dict[str, Running] = {}
         self.answered: dict[tuple[str, str], StopAnswered] = {}
+        self._workers: dict[str, str] = {}
 
     def see(self, event: Event) -> None:
         """Fold one worker's record."""
+        if not isinstance(event, Started | Progressed | Ended | StopAnswered):
+            return  # a grant that lapsed or was refused never ran by that worker's hand
         if isinstance(event, Started | Progressed):
-            self.running[event.grant_id] = Running(event.job_id, event.agent_id, event.worker_id)
-        elif isinstance(event, Ended | Lapsed | GrantRefused):
+            if event.grant_id not in self._workers:
+                self._workers[event.grant_id] = event.worker_id
+                self.running[event.grant_id] = Running(event.job_id, event.agent_id, event.worker_id)
+        elif self._workers.get(event.grant_id) != event.worker_id:
+            return
+        elif isinstance(event, Ended):
             self.running.pop(event.grant_id, None)
-        elif isinstance(event, StopAnswered):
+        else:
             self.answered[event.command_id, event.grant_id] = event
 
     def answers(self, command_id: str, scope: str) -> Answers:

@@ -94,9 +94,11 @@ def run_handler(grant: Grant, handler: Handler, call: Call) -> Finished:
     except Stopped as error:
         failure = _failure(grant, "Stopped", f"{str(error) or 'asked to stop'}; what it did outside is not undone")
         # Raised when nobody asked it is a failure like any other.
-        return msgspec.structs.replace(failure, stopped=call.stopping.asked)
+        return msgspec.structs.replace(failure, stopped=call.stopping.is_set())
     except BaseException as error:  # noqa: BLE001  # SystemExit of a handler must not end the worker without a word
-        return _failure(grant, type(error).__name__, str(error))
+        # What fails while it is asked to stop is cut short by that, as far as anyone can tell: it did not finish.
+        failure = _failure(grant, type(error).__name__, str(error))
+        return msgspec.structs.replace(failure, stopped=call.stopping.is_set())
     try:
         content = json_bytes(value)
     except BadPayload as error:
@@ -133,6 +135,10 @@ class Attempt:
     def beat_due(self, now: float) -> bool:
         """Whether a sign of life is due; times are of the monotonic clock."""
         return self._noted or now >= self._beat_at
+
+    def beat_by(self, at: float) -> None:
+        """The next sign of life is due then, unless it is due before: a lease that became shorter is kept."""
+        self._beat_at = min(self._beat_at, at)
 
     def beat(self, next_at: float) -> tuple[int, str | None]:
         """The number and note of the sign of life that is written now."""

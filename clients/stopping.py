@@ -26,34 +26,26 @@ class Stopped(Exception):
 class Stopping:
     """Whether a handler is asked to stop; like a `threading.Event` that only a command sets.
 
-    ``reason`` says why, for people. What the handler has seen counts: one that never looked, and ended, had finished.
+    ``reason`` says why, for people. That a handler looked says nothing of what it did then: one that returns has done
+    its work, whatever it saw; one that ends unfinished raises.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.reason: str | None = None
-        self.seen = False
 
     def is_set(self) -> bool:
         """Whether to end now."""
-        found = self._event.is_set()
-        self.seen = self.seen or found
-        return found
+        return self._event.is_set()
 
     def wait(self, timeout_sec: float | None = None) -> bool:
         """Wait until it is set, at most ``timeout_sec``; whether it is. Good in the place of a sleep."""
-        self._event.wait(timeout_sec)
-        return self.is_set()
+        return self._event.wait(timeout_sec)
 
     def check(self) -> None:
         """Raise `Stopped` if the handler is to end now."""
         if self.is_set():
             raise Stopped(self.reason or "asked to stop")
-
-    @property
-    def asked(self) -> bool:
-        """Whether it is set; for the worker, whose looking is not the handler's."""
-        return self._event.is_set()
 
     def ask(self, reason: str) -> None:
         """Set it. The first reason stays."""
@@ -88,11 +80,9 @@ class StopAnswers:
         self._stopping.ask(f"`{stop.by}` stopped `{stop.scope}`{because}")
 
     def ended(self, *, stopped: bool) -> list[Answer]:
-        """The answers now that the handler has ended; ``stopped`` says that it raised `Stopped`."""
-        word: StopWord = "stopped" if stopped or self._stopping.seen else "already_finished"
-        how = "the handler stopped" if stopped else "the handler saw that it should stop, and ended"
-        if word == "already_finished":
-            how = "the handler ended by itself and its output stands"
+        """The answers now that the handler has ended; ``stopped`` says that it did not return, but raised."""
+        word: StopWord = "stopped" if stopped else "already_finished"
+        how = "the handler stopped" if stopped else "the handler ended by itself and its output stands"
         due, self._due = self._due, {}
         return [Answer(command_id, word, how) for command_id in due]
 

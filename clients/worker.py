@@ -23,6 +23,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sluicegate.clients.attempts import Attempt, Call, Finished, Handler, WorkerEvents
@@ -71,7 +72,10 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def _latest(source: ControlSource[WorkerControl]) -> WorkerControl:
-    """The control state as last confirmed: nothing may start on it, but a stop that it holds does hold."""
+    """The control state as last confirmed: nothing may start on it, but a stop that it holds does hold.
+
+    Raises what ended its reader: who hears no command any more can neither be stopped nor paused.
+    """
     return source.latest if isinstance(source, ControlReader) else source.current()
 
 
@@ -214,16 +218,25 @@ class Worker:
                 raise self.failure
 
     def _tick(self, transactor: Transactor, grants: Grants, source: ControlSource[WorkerControl]) -> None:
+        """One turn. Whether or not grants can be taken, what runs is asked to stop and its end is reported."""
         grants.poll(POLL_SEC)
         if grants.assigned:
             self._ready.set()
+        self._lease_sec = _latest(source).lease_sec
+        aborted: NothingWritten | None = None
         try:
             self._take(transactor, grants, source)
-            self._ask_to_stop(source)
-            self._report(transactor)
-            self._aborted_since = None
         except NothingWritten as error:
-            self._note_abort(error)
+            aborted = error
+        self._ask_to_stop(_latest(source))
+        try:
+            self._report(transactor)
+        except NothingWritten as error:
+            aborted = error
+        if aborted is None:
+            self._aborted_since = None
+        else:
+            self._note_abort(aborted)
 
     def _note_abort(self, error: NothingWritten) -> None:
         """A rebalance, mostly: nothing was taken or reported, and the next poll says what is still ours.
@@ -243,7 +256,6 @@ class Worker:
         free = self.jobs_max - len(self._running)
         # Confirmed only when something may start: a full worker need not know that nothing is paused.
         control = source.current() if free > 0 else _latest(source)
-        self._lease_sec = control.lease_sec
         now_ms = self._clock_ms()
         taken: list[Waiting] = []
         starts: list[tuple[int, Waiting, Start]] = []
@@ -325,11 +337,9 @@ class Worker:
         self._running[grant.grant_id] = attempt
         attempt.run(handler, call, self._finished.put)
 
-    def _ask_to_stop(self, source: ControlSource[WorkerControl]) -> None:
+    def _ask_to_stop(self, control: WorkerControl) -> None:
         """Ask what runs in a stopped scope to stop; also while all slots are full, or the broker is away."""
-        if not self._running:
-            return
-        control, now = _latest(source), time.monotonic()
+        now = time.monotonic()
         for attempt in self._running.values():
             grant = attempt.grant
             job = (grant.agent_id, grant.topic, grant.judged_tags, grant.job_id)
@@ -357,6 +367,7 @@ class Worker:
     def _beats(self, now: float) -> list[Out]:
         beats: list[Out] = []
         for attempt in self._running.values():
+            attempt.beat_by(now + self._lease_sec / 3)
             if attempt.beat_due(now):
                 number, note = attempt.beat(now + self._lease_sec / 3)
                 beats.append(self._events.progressed(attempt.grant, number, note, attempt.headers))
@@ -365,8 +376,9 @@ class Worker:
     def _drain(self, transactor: Transactor, source: ControlSource[WorkerControl]) -> None:
         deadline = time.monotonic() + STOP_SEC_MAX
         while self._running or self._outbox or not self._finished.empty():
+            with suppress(SluicegateError):  # when the reader of commands is what ended the worker, all else is told
+                self._ask_to_stop(_latest(source))
             try:
-                self._ask_to_stop(source)
                 self._report(transactor)
             except NothingWritten as error:
                 _LOGGER.info("worker %s: %s", self.worker_id, error)

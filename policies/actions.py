@@ -3,116 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import re2
 import rfc8785
-from jsonschema import Draft202012Validator, validators
-from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from sluicegate.policies.documents import ActionEntry, ActionsDocument
 from sluicegate.policies.paths import compile_path
 from sluicegate.policies.patterns import Glob
+from sluicegate.policies.payload_schema import PayloadSchema
 from sluicegate.policies.windows import COUNT
 
 DEFAULT_POOL: Final = "default"
 ACTIONS_MAX: Final = 4_096
 """How many topics' actions are kept ready at a time."""
-SCHEMA_TEXT_CHARS_MAX: Final = 300
-"""How much of a schema's complaint is told."""
 
 Steps = tuple[str | int, ...]
-
-
-class PayloadSchema:
-    """A JSON Schema (2020-12) that never looks outside itself, and that no payload makes slow.
-
-    Patterns are RE2's, whose time is linear in the text; unique entries are told by their canonical form, not by
-    comparing each with each.
-    """
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        """``schema`` has passed ``schema_problem``."""
-        self._validator = _Validator(schema, registry=Registry())
-
-    def fault(self, payload: Any) -> str | None:
-        """The first place of the schema that a payload breaks, never the payload's own words; None when it fits.
-
-        A reference that leads nowhere is broken by every payload.
-        """
-        try:
-            found = next(self._validator.iter_errors(payload), None)
-        except (Unresolvable, RecursionError) as problem:
-            return f"the schema cannot be applied: {type(problem).__name__}"
-        if found is None:
-            return None
-        place = ".".join(map(str, found.absolute_schema_path))
-        return f"`{place}` does not hold"[:SCHEMA_TEXT_CHARS_MAX]
-
-
-def schema_problem(schema: Any) -> str | None:
-    """What is wrong with a JSON Schema itself, or None."""
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as problem:
-        said: str = problem.message
-        return said[:SCHEMA_TEXT_CHARS_MAX]
-    except RecursionError:
-        return "it is nested too deep"
-    return next(_unusable(schema), None)
-
-
-def _unusable(schema: Any) -> Iterator[str]:
-    """Keywords that are not taken, and patterns that RE2 does not know."""
-    if isinstance(schema, list):
-        for each in schema:
-            yield from _unusable(each)
-    elif isinstance(schema, dict):
-        if isinstance(schema.get("patternProperties"), dict):
-            yield "`patternProperties` is not taken; name the properties"
-        pattern = schema.get("pattern")
-        if isinstance(pattern, str) and _regex(pattern) is None:
-            yield f"the pattern `{pattern}` is none that RE2 knows; leave out look-arounds and back-references"
-        for each in schema.values():
-            yield from _unusable(each)
-
-
-@lru_cache(maxsize=256)
-def _regex(pattern: str) -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except re2.error:
-        return None
-
-
-def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    if not isinstance(instance, str):
-        return
-    try:
-        found = _regex(pattern).search(instance)
-    except UnicodeEncodeError:
-        found = None  # half a surrogate pair is no text
-    if found is None:
-        yield ValidationError("the pattern is not found")
-
-
-def _unique_items(_: Any, wanted: bool, instance: Any, __: Any) -> Iterator[ValidationError]:
-    if not wanted or not isinstance(instance, list):
-        return
-    forms = {json.dumps(entry, sort_keys=True) for entry in instance}
-    if len(forms) != len(instance):
-        yield ValidationError("an entry stands twice")
-
-
-_Validator: Final[Any] = validators.extend(Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items})
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -132,6 +39,8 @@ class Action(msgspec.Struct, frozen=True):
     audience: str | None = None
     payload_schema: PayloadSchema | None = None
     retry_identity: tuple[Steps, ...] = ()
+    retry_group: str = ""
+    """The entry that says what makes two intents tries of one thing; empty where none does."""
     target: Steps | None = None
 
 
@@ -175,6 +84,7 @@ class Actions:
             audience=_first(fitting, "audience"),
             payload_schema=None if schema is None else PayloadSchema(schema),
             retry_identity=tuple(map(compile_path, _first(fitting, "retry_identity") or ())),
+            retry_group=next((group_of(entry.topics) for entry in fitting if entry.retry_identity), ""),
             target=None if target is None else compile_path(target),
         )
 

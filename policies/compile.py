@@ -30,6 +30,9 @@ DEFAULT_LAYER: Final = "default"
 AUTONOMY: Final = "autonomy"
 """The layer that the agent's level is."""
 MODE_LAYER: Final = "mode"
+ACTIONS_LAYER: Final = "actions"
+PAYLOAD_SCHEMA: Final = "payload-schema"
+"""The rule by which a payload that does not fit its action's schema is denied."""
 DEFAULT_CLASS: Final = "default"
 OBSERVE: Final = "observe"
 EVIDENCE_FIELDS: Final = ("policy_snapshot", "job_hash", "approver_id", "decision_ts")
@@ -113,6 +116,7 @@ class CompiledPolicy:
         self._default = self._default_rule(settings.default)
         self._layers = tuple(self._compile_layers(bundle))
         self._levels = self._compile_levels(bundle)
+        self._levels_observed = bundle.autonomy is not None and bundle.autonomy.document.mode == OBSERVE
         self.facts_asked = frozenset(self._facts_asked())
         """The facts that some rule compares."""
         self.windows: tuple[Window, ...] = windows_among(self.facts_asked)
@@ -124,6 +128,8 @@ class CompiledPolicy:
 
     def judge(self, subject: Subject) -> Judgement:
         """What this snapshot says of a subject. Treat the judgement as frozen: equal subjects may share it."""
+        if subject.fault is not None:
+            return self._acting(subject, _denied(subject.fault))
         level = subject.level if self._levels is not None else 0
         signature = (subject.topic, subject.risk_tags, level, subject.agent_class if self._classes else "")
         known = self._settled.get(signature)
@@ -153,7 +159,8 @@ class CompiledPolicy:
     def has_confidence(self, agent_class: str) -> bool:
         """Whether agents of a class can be more or less sure: then confidence is declared for every topic."""
         entry = self._classes.get(agent_class)
-        return agent_class != docs.WITHOUT_CONFIDENCE if entry is None else entry.confidence
+        said = None if entry is None else entry.confidence
+        return agent_class != docs.WITHOUT_CONFIDENCE if said is None else said
 
     @property
     def levels(self) -> tuple[int, ...] | None:
@@ -191,19 +198,24 @@ class CompiledPolicy:
 
     def _evaluate(self, settled: _Settled, subject: Subject) -> Judgement:
         whole = evaluate(settled.whole, subject.facts)
-        if self._only_observed(subject.agent_class):
-            return Judgement(
-                decision="ALLOW",
-                rules=(_OBSERVED,),
-                constraints={},
-                missing=whole.missing,
-                errors=whole.errors,
-                reason=_OBSERVED.reason or "",
-                observed=whole,
-            )
-        if settled.acting is None:
+        if settled.acting is None or self._only_observed(subject.agent_class):
+            return self._acting(subject, whole)
+        acting = evaluate(settled.acting, subject.facts)
+        return msgspec.structs.replace(acting, observed=whole)
+
+    def _acting(self, subject: Subject, whole: Judgement) -> Judgement:
+        """What acts of a judgement: all of it, or nothing where everything is only observed."""
+        if not self._only_observed(subject.agent_class):
             return whole
-        return msgspec.structs.replace(evaluate(settled.acting, subject.facts), observed=whole)
+        return Judgement(
+            decision="ALLOW",
+            rules=(_OBSERVED,),
+            constraints={},
+            missing=whole.missing,
+            errors=whole.errors,
+            reason=_OBSERVED.reason or "",
+            observed=whole,
+        )
 
     def _only_observed(self, agent_class: str) -> bool:
         entry = self._classes.get(agent_class)
@@ -230,7 +242,11 @@ class CompiledPolicy:
 
     def _layers_at(self, level: int) -> Iterator[_Layer]:
         """The layers in the order of their names; the agent's level is the layer `autonomy`."""
-        own = None if self._levels is None else self._levels.get(level) or _no_level(level)
+        own = (
+            None
+            if self._levels is None
+            else self._levels.get(level) or _no_level(level, observed=self._levels_observed)
+        )
         for layer in self._layers:
             if own is not None and own.name < layer.name:
                 yield own
@@ -316,11 +332,17 @@ def _own_rule(layer: str, name: str, word: DecisionWord, reason: str) -> RuleRef
 _OBSERVED: Final = _own_rule(MODE_LAYER, OBSERVE, "ALLOW", "policy is only observed here")
 
 
-def _no_level(level: int) -> _Layer:
+def _denied(fault: str) -> Judgement:
+    """A payload that is not what the platform team says it must be."""
+    ref = _own_rule(ACTIONS_LAYER, PAYLOAD_SCHEMA, "DENY", f"the payload is not as actions.yaml wants it: {fault}")
+    return Judgement(decision="DENY", rules=(ref,), constraints={}, missing=(), errors=(), reason=ref.reason or "")
+
+
+def _no_level(level: int, *, observed: bool) -> _Layer:
     """What stands in for a level that nobody has defined: a person decides."""
     ref = _own_rule(AUTONOMY, f"level_{level}", "REQUIRE_APPROVAL", _NO_LEVEL)
     rule = ResidualRule(ref, RANKS["REQUIRE_APPROVAL"], (), {})
-    return _layer(AUTONOMY, (_Compiled((), frozenset(), frozenset(), None, rule),), observed=False)
+    return _layer(AUTONOMY, (_Compiled((), frozenset(), frozenset(), None, rule),), observed=observed)
 
 
 def _layer(name: str, rules: tuple[_Compiled, ...], *, observed: bool) -> _Layer:

@@ -248,14 +248,14 @@ class BreakGlass(Strict):
     """Who may, for how long at most, have what waits for a person run at once; every run is reviewed afterwards."""
 
     role: Name
-    max_sec: Seconds
+    max_sec: Annotated[Seconds, Field(le=24 * 3600)]
 
 
 class ClassEntry(Strict):
     """What holds for a class of agents."""
 
     mode: Mode = "enforce"
-    confidence: bool = True
+    confidence: bool | None = None
 
 
 class BundleDocument(Strict):

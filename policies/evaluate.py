@@ -44,7 +44,10 @@ ERROR_CHARS_MAX: Final = 200
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What is judged. A fact that is named with None is declared but absent; one not named is not declared."""
+    """What is judged. A fact that is named with None is declared but absent; one not named is not declared.
+
+    ``fault`` is what is wrong with the payload by the action's schema: then it is denied, whatever rules say.
+    """
 
     topic: str
     risk_tags: tuple[str, ...]
@@ -52,6 +55,7 @@ class Subject(msgspec.Struct, frozen=True):
     agent_class: str = "default"
     facts: Mapping[str, FactValue] = {}
     level: int = 0
+    fault: str | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -127,7 +131,7 @@ def evaluate(residue: Residue, facts: Mapping[str, FactValue]) -> Judgement:
         if tally.rank == _ALLOW:
             tally.rank, rules = _CONSTRAIN, []
         if tally.rank == _CONSTRAIN:
-            rules = sorted(rules + tally.added, key=lambda ref: ref.layer)
+            rules = sorted(tally.added + rules, key=lambda ref: ref.layer)
     constrained = tally.rank in (_CONSTRAIN, _APPROVE)
     return Judgement(
         decision=_WORDS[tally.rank],
@@ -147,7 +151,7 @@ def _reason(rules: Sequence[RuleRef]) -> str:
 
 def _evaluate_layer(layer: Sequence[ResidualRule], facts: Mapping[str, FactValue], tally: _Tally) -> None:
     opened: list[ResidualRule] | None = None
-    floor = _ABSTAINS
+    sure: ResidualRule | None = None
     for rule in layer:
         if rule.tests:
             try:
@@ -161,9 +165,9 @@ def _evaluate_layer(layer: Sequence[ResidualRule], facts: Mapping[str, FactValue
                 tally.missing.update(absent)
                 opened = [*opened, rule] if opened else [rule]
                 continue
-        floor = rule.rank
-        tally.count(rule.ref, rule.rank, rule.constraints)
+        sure = rule
         break
+    floor = _ABSTAINS if sure is None else sure.rank
     for rule in opened or ():
         if rule.rank >= _APPROVE and rule.rank > floor:
             tally.count(rule.ref, rule.rank, rule.constraints)
@@ -172,6 +176,8 @@ def _evaluate_layer(layer: Sequence[ResidualRule], facts: Mapping[str, FactValue
             tally.constraints.append(rule.constraints)
         elif rule.rank >= _APPROVE and rule.rank == floor:
             tally.constraints.append(rule.constraints)
+    if sure is not None:
+        tally.count(sure.ref, sure.rank, sure.constraints)
 
 
 def _absent_facts(tests: Sequence[FactTest], facts: Mapping[str, Any]) -> list[str] | tuple[()] | None:

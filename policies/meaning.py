@@ -6,6 +6,7 @@ one rule still shows the wrong threshold in the next: every fault at once.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -13,7 +14,6 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from sluicegate.policies import documents as docs
-from sluicegate.policies.actions import schema_problem
 from sluicegate.policies.anomaly import FORMAT_VERSION, read_baseline
 from sluicegate.policies.constraints import BUILT_IN, MERGES, ConstraintType, problem_of
 from sluicegate.policies.facts import (
@@ -26,6 +26,7 @@ from sluicegate.policies.facts import (
 )
 from sluicegate.policies.faults import suggest
 from sluicegate.policies.fields import LEVEL
+from sluicegate.policies.schema_words import schema_problems
 from sluicegate.policies.shadow import impossible, shadows
 from sluicegate.policies.source import Source
 
@@ -148,6 +149,7 @@ def _check_rules(source: Source, path: Path, layer: str, rules: Any, words: Voca
             message = "the constraints of a `deny` rule never apply"
             source.fault((*here, "constraints"), message, "remove them", at_key=True, severity="warning")
         _check_request(source, here, rule)
+        _check_claims(source, (*here, "match"), rule)
     _check_reached(source, path, layer, rules)
 
 
@@ -173,6 +175,23 @@ def _check_request(source: Source, here: Path, rule: Mapping[str, Any]) -> None:
         source.fault((*here, "on_timeout"), message, "write `deny` or `escalate`, or a lower tier")
 
 
+def _check_claims(source: Source, path: Path, rule: Mapping[str, Any]) -> None:
+    """What an agent says of itself should make nothing easier: its confidence, and tags that it adds."""
+    if rule.get("decision") not in ("allow", "allow_with_constraints"):
+        return
+    match = _mapping(rule.get("match"))
+    for key in ("confidence_above", "confidence_below"):
+        if key in match:
+            message = "confidence is the agent's own word, and here it makes something easier"
+            fix = "hold what is unsure instead: `confidence_below` in a `require_approval` rule before this one"
+            source.fault((*path, key), message, fix, at_key=True, severity="warning")
+    for key in ("risk_tags", "risk_tags_all"):
+        if rule.get("decision") == "allow" and key in match:
+            message = f"an agent may add tags itself, so it can bring about what this `{key}` wants"
+            fix = "allow by `topics` and `risk_tags_only`"
+            source.fault((*path, key), message, fix, at_key=True, severity="warning")
+
+
 def _check_actions(source: Source, actions: Any) -> None:
     for index, entry in _mappings(actions):
         here: Path = ("actions", index)
@@ -181,9 +200,8 @@ def _check_actions(source: Source, actions: Any) -> None:
             if problem is not None:
                 source.fault((*here, "facts", name), problem, "choose another name", at_key=True)
         schema = entry.get("payload_schema")
-        fault = schema_problem(schema) if isinstance(schema, dict) else None
-        if fault is not None:
-            source.fault((*here, "payload_schema"), f"this is no JSON Schema: {fault}", "mend it", at_key=True)
+        for place, message, fix in schema_problems(schema) if isinstance(schema, dict) else ():
+            source.fault((*here, "payload_schema", *place), message, fix, at_key=True)
 
 
 def _check_match(source: Source, path: Path, match: Any, words: Vocabulary) -> None:
@@ -258,21 +276,35 @@ def _check_reviewers(source: Source, document: Mapping[str, Any]) -> None:
     people = document.get("people")
     _check_unique(source, "people", people)
     known = {str(person.get("id")) for _, person in _mappings(people)}
-    holders: dict[str, str] = {}
+    holders: dict[bytes, str] = {}
     for index, person in _mappings(people):
         public_key = person.get("public_key")
         if not isinstance(public_key, str):
             continue
-        if public_key in holders:
+        where: Path = ("people", index, "public_key")
+        key = _key_bytes(public_key)
+        if key is None:
+            continue  # another fault says that it is no key
+        spelling = base64.b64encode(key).decode()
+        if spelling != public_key:
+            # The last sign's spare bits mean nothing: the same key would stand there in another spelling.
+            source.fault(where, "this is not the usual base64 of the key", f"write `{spelling}`")
+        if key in holders:
             # Two names on one key would let one person count as two.
-            message = f"`{holders[public_key]}` has the same public key"
-            source.fault(("people", index, "public_key"), message, "give each person a key of their own")
-        holders[public_key] = str(person.get("id"))
+            source.fault(where, f"`{holders[key]}` has the same public key", "give each person a key of their own")
+        holders[key] = str(person.get("id"))
     for name, queue in _mapping(document.get("queues")).items():
         for index, member in _texts(_mapping(queue).get("members")):
             if member not in known:
-                where: Path = ("queues", name, "members", index)
+                where = ("queues", name, "members", index)
                 source.fault(where, f"there is no person `{member}`", suggest(member, known))
+
+
+def _key_bytes(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
 
 
 def _check_baseline(source: Source, document: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sluicegate.policies.evaluate import FactValue, Subject
 from sluicegate.policies.facts import COMPUTED_FACTS, CONFIDENCE
 from sluicegate.policies.paths import read_path
-from sluicegate.policies.windows import COUNT, SUM_MAX, thousandths
+from sluicegate.policies.windows import BEYOND, COUNT, SUM_MAX, UNITS, millionths
 
 if TYPE_CHECKING:
     from sluicegate.policies.actions import Action
@@ -32,13 +32,21 @@ def declared_facts(action: Action, payload: Any) -> dict[str, FactValue]:
 
 
 def own_share(fact: str, facts: Mapping[str, FactValue]) -> int | None:
-    """What one intent adds to the windows over a fact, in thousandths; None where that is unknown."""
+    """What one intent adds to the windows over a fact, in millionths; None where that is unknown."""
     if fact == COUNT:
-        return 1_000
+        return UNITS
     value = facts.get(fact)
     if value is None or isinstance(value, bool) or (value.__class__ is float and not math.isfinite(value)):
         return None
-    return thousandths(value)
+    return millionths(value)
+
+
+def alone(fact: str, facts: Mapping[str, FactValue]) -> float | None:
+    """What a window over a fact holds when it holds one intent alone: the very value, for what is positive."""
+    share = own_share(fact, facts)
+    if share is None:
+        return None
+    return 1.0 if fact == COUNT else max(0.0, float(min(facts[fact] or 0, BEYOND)))
 
 
 def subject_of(
@@ -67,13 +75,13 @@ def subject_of(
         facts.update(given)
     for window in policy.windows:
         if window.fact == COUNT or window.fact in facts:
-            share = own_share(window.fact, facts)
-            facts[window.name] = None if share is None else share / 1_000
+            facts[window.name] = alone(window.fact, facts)
     if computed:
         facts.update(computed)
     if given:
         facts.update(given)
     own_level = policy.level(agent_id)
+    schema = action.payload_schema
     return Subject(
         topic=topic,
         risk_tags=judged_tags(action, risk_tags),
@@ -81,6 +89,7 @@ def subject_of(
         agent_class=agent_class,
         facts=facts,
         level=level if level is not None else own_level or 0,
+        fault=None if schema is None else schema.fault(payload),
     )
 
 

@@ -2,8 +2,8 @@
 
 `amount_usd_24h` is the sum of what is positive in `amount_usd`, `count_1h` the number of intents. A window is kept in
 `BUCKETS` slices of its length and one more for the slice in progress, so it reaches back between its length and one
-slice more: never less than was asked for. The arithmetic is on whole thousandths, so that neither the order of
-additions nor the machine changes a sum.
+slice more: never less than was asked for. The arithmetic is on whole millionths, so that neither the order of additions
+nor the machine changes a sum.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ MILLIS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 COUNT: Final = "count"
 WINDOW_MS_MAX: Final = 366 * 86_400_000
 """The longest window: a year."""
-SUM_MAX: Final = 2**62
-"""Sums stop here, in thousandths; every threshold that a document can hold lies below."""
+UNITS: Final = 1_000_000
+"""A sum is kept in whole millionths."""
+SUM_MAX: Final = 2**63 - 1
+"""Sums stop here, in millionths; one that has stopped counts as `BEYOND`."""
+BEYOND: Final = 2.0**70
+"""More than any threshold that a document can hold."""
 
 _WINDOW: Final = re.compile(r"(?P<fact>[a-z][a-z0-9_]*)_(?P<number>[1-9][0-9]{0,3})(?P<unit>[mhd])")
 _LIKE_A_WINDOW: Final = re.compile(r"(?P<fact>[a-z][a-z0-9_]*?)_(?P<number>[0-9]+)(?P<unit>[a-z]*)")
@@ -67,29 +71,39 @@ def windows_among(facts: Iterable[str]) -> tuple[Window, ...]:
     return tuple(window for fact in sorted(set(facts)) if (window := window_of(fact)) is not None)
 
 
-def thousandths(value: float) -> int:
-    """The positive part of a number in whole thousandths, rounded up: nothing is too small to add up."""
+def millionths(value: float) -> int:
+    """The positive part of a number in whole millionths, rounded up: nothing is too small to add up."""
     if not value > 0:
         return 0
-    if value >= SUM_MAX // 1_000:  # infinity, and whole numbers that no float holds, too
+    if value >= SUM_MAX // UNITS:  # infinity, and whole numbers that no float holds, too
         return SUM_MAX
-    return math.ceil(round(value * 1_000, 6))  # 1.1 is not exactly 1.1: noise below a millionth is no thousandth
+    return math.ceil(round(value * UNITS, 3))  # 1.1 is not exactly 1.1: noise below a thousandth of it is none
+
+
+def value_of(amount: int) -> float:
+    """A sum as rules compare it."""
+    return BEYOND if amount >= SUM_MAX else amount / UNITS
 
 
 Slices = dict[int, int]
-"""Number of the slice since the epoch to its sum in thousandths."""
+"""Number of the slice since the epoch to its sum in millionths."""
+
+
+def oldest_of(window: Window, at_ms: int) -> int:
+    """The number of the oldest slice that a window still holds at a time."""
+    return (at_ms - window.length_ms) // window.slice_ms
 
 
 def sum_of(slices: Slices, window: Window, at_ms: int) -> int:
-    """What the window holds at a time, in thousandths."""
-    oldest = (at_ms - window.length_ms) // window.slice_ms
+    """What the window holds at a time, in millionths."""
+    oldest = oldest_of(window, at_ms)
     return min(SUM_MAX, sum(amount for number, amount in slices.items() if number >= oldest))
 
 
 def add(slices: Slices, window: Window, at_ms: int, amount: int) -> Slices:
     """The slices with an amount added, without those that the window has left behind."""
     now = at_ms // window.slice_ms
-    oldest = (at_ms - window.length_ms) // window.slice_ms
+    oldest = oldest_of(window, at_ms)
     kept = {number: held for number, held in slices.items() if number >= oldest}
     kept[now] = min(SUM_MAX, kept.get(now, 0) + amount)
     return kept

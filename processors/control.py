@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_documents
-from sluicegate.schemas.errors import InvariantBroken, SluicegateError
+from sluicegate.schemas.errors import InvariantBroken
 from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
 from sluicegate.streams.control_terms import Person, SnapshotTerms
 from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Verifier, agent_secret, public_key
@@ -27,7 +27,8 @@ def _compiled(digest: str, documents: str) -> CompiledPolicy:
 def snapshot_terms(snapshot: Snapshot) -> SnapshotTerms | None:
     """What a snapshot says of control; None when it does not compile or is not what its digest says.
 
-    An activation of such a one is refused.
+    An activation of such a one is refused. Whoever may publish signs what they like, and everybody folds it: whatever
+    it holds, nothing is raised.
     """
     return _terms(snapshot.digest, snapshot.documents)
 
@@ -41,16 +42,17 @@ def _terms(digest: str, documents: str) -> SnapshotTerms | None:
             for person in policy.reviewers.values()
             if person.public_key
         }
-    except (SluicegateError, ValueError):
+        sign_off, glass = policy.sign_off, policy.break_glass
+        return SnapshotTerms(
+            snapshot_name=policy.snapshot_name,
+            sign_off_people=0 if sign_off is None else sign_off.people,
+            sign_off_roles=() if sign_off is None else tuple(sign_off.roles),
+            break_glass_role=None if glass is None else glass.role,
+            break_glass_sec_max=0 if glass is None else int(glass.max_sec),
+            persons=persons,
+        )
+    except Exception:  # noqa: BLE001  # whatever it raises, it is unusable
         return None
-    sign_off, glass = policy.sign_off, policy.break_glass
-    return SnapshotTerms(
-        sign_off_people=0 if sign_off is None else sign_off.people,
-        sign_off_roles=() if sign_off is None else tuple(sign_off.roles),
-        break_glass_role=None if glass is None else glass.role,
-        break_glass_sec_max=0 if glass is None else int(glass.max_sec),
-        persons=persons,
-    )
 
 
 class Control:

@@ -238,8 +238,8 @@ def fault(
         return "hash_mismatch", "the verdict is for another job than the request's; look at the request again"
     if verdict.policy_snapshot != request.policy_snapshot:
         return "snapshot_mismatch", f"the request was asked under `{request.policy_snapshot}`; look at it again"
-    if person in (request.agent_owner, request.on_behalf_of):
-        return "own_agent", "nobody approves a job of their own agent; another person must decide"
+    if person in (request.agent_owner, request.on_behalf_of, *request.excluded):
+        return "own_agent", "nobody decides on a job of their own; another person must"
     return _constraint_fault(turn, verdict, request)
 
 

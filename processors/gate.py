@@ -6,11 +6,11 @@ first; then pauses; then policy (`gate_judge`). See the README, life of an inten
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sluicegate.processors.gate_facts import learn
 from sluicegate.processors.gate_judge import intent_of, judge, paused, permit, revoked
-from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault
+from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault, rate_fault
 from sluicegate.processors.gate_state import (
     GateCard,
     Job,
@@ -129,7 +129,10 @@ def on_intent(turn: Turn, intent: Intent) -> None:
     """Refuse, repeat, hold or judge an intent."""
     if _fault_of_sender(turn, intent.job_id, intent.agent_id, "intent"):
         return
-    payload, fault = content_fault(intent, turn.control.tenant, turn.control.policy.action(intent.topic))
+    fault = rate_fault(turn)
+    payload: Any = None
+    if fault is None:
+        payload, fault = content_fault(intent, turn.control.tenant)
     if fault is not None:
         _refuse_intent(turn, intent, *fault)
         return
@@ -230,8 +233,10 @@ def on_review(turn: Turn, event: Resolution, job: Job | None) -> None:
     if job is None or job.review_id != event.request_id:
         detail = "not the open review"
     else:
-        turn.card.open_requests -= 1
-        job.review_id = None
+        if event.outcome == "denied":
+            job.found_wrong = True
+            if job.glass_until_ms:
+                job.glass_until_ms = turn.at_ms  # whatever is granted from now on is judged again
         turn.put(entry_name(event.job_id), job)
         detail = _REVIEWED[event.outcome]
     turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="break_glass_review", detail=detail)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+import rfc8785
 
 from sluicegate.policies.actions import Action
 from sluicegate.policies.anomaly import Sketch, bins_of, score
@@ -22,23 +23,35 @@ from sluicegate.policies.compile import CompiledPolicy
 from sluicegate.policies.evaluate import FactValue, Subject
 from sluicegate.policies.features import Observation, shape_of, target_of
 from sluicegate.policies.paths import MISSING, read_path
-from sluicegate.policies.subject import declared_facts, own_share, subject_of
-from sluicegate.policies.windows import COUNT, Slices, Window, add, sum_of
-from sluicegate.processors.gate_state import GateCard, Job, Profile
+from sluicegate.policies.subject import alone, declared_facts, own_share, subject_of
+from sluicegate.policies.windows import COUNT, Slices, Window, add, oldest_of, sum_of, value_of
+from sluicegate.processors.gate_state import GateCard, Job, Profile, Tries
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.events import Fact, Intent
 from sluicegate.schemas.payload import unseal
 
-RETRIES_MAX: Final = 64
-"""How many retry identities of an agent are remembered; of more, those tried least and longest ago are forgotten."""
+WINDOWS_MAX: Final = 64
+"""How many windows an agent's card holds; what comes after them shares one for each length, which only counts more."""
 RETRY_MS: Final = 3_600_000
 """After an hour without another try an identity is forgotten."""
 RATE_MS: Final = 600_000
 """The span over which an agent's rate is taken."""
-PROFILE_REMEMBERED_DAYS: Final = 90
+PROFILE_REMEMBERED_MS: Final = 90 * 86_400_000
 """A topic on which an agent had no result for so long is new to it again."""
-DAY_MS: Final = 86_400_000
+TRIES: Final = "tries"
+TOPICS: Final = "topics"
+S = TypeVar("S", bound=msgspec.Struct)
 _NO_VALUE: Final = "\x00"
+
+
+class Memory(Protocol):
+    """Where entries are kept between the inputs of an agent: the step's state, or a replay's."""
+
+    def get(self, name: str, cls: type[S]) -> S | None:
+        """The entry of this name, one that may be forgotten too, or None."""
+
+    def keep(self, name: str, entry: msgspec.Struct, *, queue: str, new: bool) -> None:
+        """Write an entry that is forgotten at its ``forget_at_ms``."""
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -47,12 +60,11 @@ class Past(msgspec.Struct, frozen=True):
     policy: CompiledPolicy
     card: GateCard
     at_ms: int
-    kept_profile: Callable[[str], Profile | None]
-    """What is kept of a topic, one that may be forgotten too."""
+    memory: Memory
 
     def profile(self, topic: str) -> Profile | None:
         """What is known of the agent on a topic; None before its first result there, and after 90 days without one."""
-        found = self.kept_profile(topic)
+        found = self.memory.get(_profile_name(topic), Profile)
         return None if found is None or found.forget_at_ms <= self.at_ms else found
 
 
@@ -85,7 +97,6 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
         computed["retry_count"] = _retry_count(past, intent, job, payload, action)
     if policy.windows:
         computed.update(_windows(past, job, action, declared_facts(action, payload)))
-    job.remembered = True
     subject = subject_of(
         policy,
         topic=intent.topic,
@@ -100,34 +111,27 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
 
 def learn(turn: Turn, topic: str, job: Job, *, clean: bool, succeeded: bool) -> None:
     """Take up a finished job of the gate."""
-    learned = learned_of(_past_of(turn), topic, job, clean=clean, succeeded=succeeded)
-    if learned is None:
-        return
-    profile, moved = learned
-    turn.put(_profile_name(topic), profile)
-    if moved:
-        turn.retire(_profile_name(topic), profile.forget_at_ms)
+    learned_of(_past_of(turn), topic, job, clean=clean, succeeded=succeeded)
 
 
-def learned_of(past: Past, topic: str, job: Job, *, clean: bool, succeeded: bool) -> tuple[Profile, bool] | None:
-    """Take up a finished job: it is no first time any more, and what left clean is what is normal.
-
-    Gives what is to be kept of the topic, and whether it is to be kept for longer; None where no rule asks for it.
-    """
-    if succeeded and clean:
-        past.card.retries.pop(job.retry_key, None)
+def learned_of(past: Past, topic: str, job: Job, *, clean: bool, succeeded: bool) -> None:
+    """Take up a finished job: it is no first time any more, and what left clean is what is normal."""
+    if succeeded and clean and job.retry_key:
+        tries = past.memory.get(_tries_name(job.retry_key), Tries)
+        if tries is not None:
+            tries.count = 0
+            past.memory.keep(_tries_name(job.retry_key), tries, queue=TRIES, new=False)
     asked = past.policy.facts_asked
     if not ("first_time_action" in asked or "anomaly_score" in asked):
-        return None
+        return
+    known = past.memory.get(_profile_name(topic), Profile)
     profile = past.profile(topic) or Profile()
     if job.features and clean:
         sketch = Sketch.from_bytes(profile.sketch) if profile.sketch else Sketch()
         sketch.learn(job.features)
         profile.sketch = sketch.to_bytes()
-    forget_at_ms = (past.at_ms // DAY_MS + PROFILE_REMEMBERED_DAYS) * DAY_MS
-    moved = forget_at_ms != profile.forget_at_ms  # once a day, not once a result
-    profile.forget_at_ms = forget_at_ms
-    return profile, moved
+    profile.forget_at_ms = past.at_ms + PROFILE_REMEMBERED_MS
+    past.memory.keep(_profile_name(topic), profile, queue=TOPICS, new=known is None)
 
 
 def payload_of(intent: Intent) -> Any:
@@ -136,11 +140,15 @@ def payload_of(intent: Intent) -> Any:
 
 
 def _past_of(turn: Turn) -> Past:
-    return Past(turn.control.policy, turn.card, turn.at_ms, lambda topic: turn.get(_profile_name(topic), Profile))
+    return Past(turn.control.policy, turn.card, turn.at_ms, turn)
 
 
 def _profile_name(topic: str) -> str:
     return f"topic/{topic}"
+
+
+def _tries_name(key: str) -> str:
+    return f"tries/{key}"
 
 
 def _anomaly(past: Past, intent: Intent, job: Job, payload: Any, profile: Profile | None) -> tuple[float, str]:
@@ -175,37 +183,43 @@ def _recent(card: GateCard, at_ms: int) -> int:
 
 
 def _retry_count(past: Past, intent: Intent, job: Job, payload: Any, action: Action) -> int:
-    """How often the same was tried before: since its last success, each try within an hour of the one before."""
-    retries = past.card.retries
+    """How often the same was tried before: since its last success, each try within an hour of the one before.
+
+    Each identity has an entry of its own, since a bounded table could be flooded until it forgets.
+    """
     if not job.retry_key:
         job.retry_key = _identity(intent.topic, payload, action)
-    count, last_ms = retries.get(job.retry_key, (0, 0))
-    if last_ms + RETRY_MS < past.at_ms:
-        count = 0
-    if job.remembered:
-        return max(0, count - 1)
-    retries[job.retry_key] = (count + 1, past.at_ms)
-    if len(retries) > RETRIES_MAX:
-        live = {key: entry for key, entry in retries.items() if entry[1] + RETRY_MS >= past.at_ms}
-        while len(live) > RETRIES_MAX:
-            del live[min(live, key=lambda key: (key == job.retry_key, *live[key], key))]
-        past.card.retries = live
+    name = _tries_name(job.retry_key)
+    known = past.memory.get(name, Tries)
+    count = known.count if known is not None and known.forget_at_ms > past.at_ms else 0
+    if job.tries >= 0:  # judged again: it counts once, and what it was the n-th of it stays
+        return max(job.tries, count - 1)
+    job.tries = count
+    past.memory.keep(name, Tries(count + 1, past.at_ms + RETRY_MS), queue=TRIES, new=known is None)
     return count
 
 
 def _identity(topic: str, payload: Any, action: Action) -> str:
-    """What makes two intents tries of one thing: the values at the action's paths, else the whole payload."""
+    """What makes two intents tries of one thing: the values at the entry's paths, else topic and whole payload."""
     paths = action.retry_identity
     found = [read_path(payload, steps) for steps in paths] if paths else [payload]
     values = [_NO_VALUE if value is MISSING else value for value in found]
-    text = json.dumps([topic, values], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    whole = [action.retry_group or topic, values]
+    try:
+        text = rfc8785.dumps(whole)  # 7 and 7.0 are one number
+    except rfc8785.CanonicalizationError:
+        text = json.dumps(whole, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _windows(past: Past, job: Job, action: Action, facts: Mapping[str, FactValue]) -> dict[str, FactValue]:
-    """The windows that this intent stands in, itself included. A share that is unknown leaves the window unknown."""
+    """The windows that this intent stands in, itself included. A share that is unknown leaves the window unknown.
+
+    A job that is judged again counts once in each window, and again where the window has left it behind.
+    """
     policy, at_ms = past.policy, past.at_ms
     kept: dict[str, Slices] = past.card.windows
+    _forget_windows(past.card, policy.windows, at_ms)
     found: dict[str, FactValue] = {}
     for window in policy.windows:
         if window.fact != COUNT and window.fact not in facts:
@@ -215,12 +229,14 @@ def _windows(past: Past, job: Job, action: Action, facts: Mapping[str, FactValue
             found[window.name] = None
             continue
         name = f"{action.groups.get(window.fact, '')}/{window.name}"
+        if name not in kept and len(kept) >= WINDOWS_MAX:
+            name = f"*/{window.name}"
         slices = kept.get(name, {})
-        if not job.remembered:
+        if job.windowed.get(window.name, -1) < oldest_of(window, at_ms):
             slices = kept[name] = add(slices, window, at_ms, share)
-        found[window.name] = max(share, sum_of(slices, window, at_ms)) / 1_000
-    if not job.remembered:
-        _forget_windows(past.card, policy.windows, at_ms)
+            job.windowed[window.name] = at_ms // window.slice_ms
+        total = sum_of(slices, window, at_ms)
+        found[window.name] = alone(window.fact, facts) if total <= share else value_of(total)
     return found
 
 
@@ -229,7 +245,7 @@ def _forget_windows(card: GateCard, windows: tuple[Window, ...], at_ms: int) -> 
     asked = {window.name: window for window in windows}
     for name in list(card.windows):
         window = asked.get(name.rpartition("/")[2])
-        if window is None or max(card.windows[name]) < (at_ms - window.length_ms) // window.slice_ms:
+        if window is None or max(card.windows[name]) < oldest_of(window, at_ms):
             del card.windows[name]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sluicegate.policies.constraints import ConstraintError
 from sluicegate.policies.evaluate import Judgement
 from sluicegate.processors.gate_facts import compute, payload_of
 from sluicegate.processors.gate_state import (
@@ -42,9 +43,8 @@ def paused(turn: Turn, intent: Intent) -> str | None:
 
 def revoked(turn: Turn, intent: Intent, job: Job) -> bool:
     """Whether a command since then has taken back what this job was or might have been permitted; it is over then."""
-    found = turn.control.state.revoked(
-        job.since, intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id
-    )
+    tags = {*job.tags, *judged_tags(turn, intent)}
+    found = turn.control.state.revoked(job.since, intent.agent_id, intent.topic, tags, intent.job_id)
     if found is None:
         return False
     close(turn, intent, job, "withdrawn", f"revoked: {found.reason}" if found.reason else "revoked", found.by)
@@ -60,19 +60,20 @@ def intent_of(turn: Turn, job: Job) -> Intent:
 
 
 def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, payload: Any = UNPARSED) -> None:
-    """Judge by the active policy, and act on it. ``again_after`` names the request that was approved before."""
-    policy = turn.control.policy
+    """Judge by the active policy, and act on it. ``again_after`` names the request that was approved before.
+
+    Whatever permitted the job before permits it no longer: from here on only this judgement does.
+    """
+    job.permitted, job.glass_until_ms = False, 0
     computed = compute(turn, intent, job, payload_of(intent) if payload is UNPARSED else payload)
-    judgement = policy.judge(computed.subject)
-    judgement, rules = with_ask(intent, judgement)
-    job.digest = policy.snapshot_digest
-    ceiling = policy.merge_constraints(judgement.constraints, msgspec.json.decode(job.constraints))
-    judgement = msgspec.structs.replace(judgement, constraints=ceiling)
+    job.tags = list(computed.subject.risk_tags)
+    judgement, rules = with_ask(intent, turn.control.policy.judge(computed.subject))
+    judgement, rules = _under_ceiling(turn, job, judgement, rules)
     open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
     request_id: str | None = None
     glass: Glass | None = None
     if judgement.decision == "REQUIRE_APPROVAL" and open_rules:
-        glass = _glass(turn, intent)
+        glass = None if job.found_wrong else _glass(turn, intent)
         if glass is None and job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
             hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
             return
@@ -84,7 +85,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
                 kind="intent",
                 rules=open_rules,
                 reason=judgement.reason,
-                ceiling=canonical(ceiling),
+                ceiling=canonical(judgement.constraints),
                 facts=computed.facts,
             )
     decision = decide(
@@ -99,29 +100,55 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
         glass=glass,
     )
     job.decision, job.decision_seq = decision.decision, decision.seq
+    job.digest = turn.control.policy.snapshot_digest
     if judgement.decision == "DENY" and job.lost:
         close(turn, intent, job, "denied", judgement.reason, "policy")
         return
     if judgement.decision == "DENY":
         shut(turn, intent, job, "denied")
     elif request_id is None:
-        job.constraints = canonical(ceiling)
+        job.constraints = canonical(judgement.constraints)
         job.permitted = True
         if glass is not None:
-            job.glass = glass.command_id
+            job.glass_until_ms = glass.until_ms
             ask_review(turn, intent, job, glass, open_rules, computed.facts)
         grant(turn, intent, job)
     save(turn, intent, job)
 
 
+def _under_ceiling(turn: Turn, job: Job, judgement: Judgement, rules: list[RuleRef]) -> tuple[Judgement, list[RuleRef]]:
+    """The judgement with what bound the job before, too; people decide anew where the two cannot be merged.
+
+    That is so when another bundle gives a constraint another type: what was agreed to has no meaning any more.
+    """
+    policy = turn.control.policy
+    try:
+        ceiling = policy.merge_constraints(judgement.constraints, msgspec.json.decode(job.constraints))
+    except (ConstraintError, TypeError) as problem:
+        job.satisfied, job.constraints = [], "{}"
+        if judgement.decision == "DENY":
+            return judgement, rules
+        said = f"constraints agreed to before cannot be merged with the policy's: {type(problem).__name__}"
+        rule = RuleRef(
+            layer="gate", id="constraints-changed", content_hash="", decision="REQUIRE_APPROVAL", reason=said
+        )
+        held = [each for each in rules if each.decision == "REQUIRE_APPROVAL"]
+        return msgspec.structs.replace(judgement, decision="REQUIRE_APPROVAL", reason=said), [*held, rule]
+    return msgspec.structs.replace(judgement, constraints=ceiling), rules
+
+
 def permit(turn: Turn, intent: Intent, job: Job) -> None:
-    """Grant the next attempt of a permitted job, unless a revocation, a pause or another policy stands before it."""
+    """Grant the next attempt of a permitted job, unless a revocation, a pause or another policy stands before it.
+
+    What ran under break-glass is judged again once that is over: its next attempt is no part of it.
+    """
     if revoked(turn, intent, job):
         return
     scope = paused(turn, intent)
+    glass_over = 0 < job.glass_until_ms <= turn.at_ms
     if scope is not None:
         hold(turn, intent, job, scope)
-    elif job.digest != turn.control.policy.snapshot_digest:
+    elif glass_over or job.digest != turn.control.policy.snapshot_digest:
         judge(turn, intent, job, again_after=job.request_id)
     else:
         grant(turn, intent, job)
@@ -143,4 +170,7 @@ def with_ask(intent: Intent, judgement: Judgement) -> tuple[Judgement, list[Rule
 
 
 def _glass(turn: Turn, intent: Intent) -> Glass | None:
-    return turn.control.state.glass(turn.at_ms, intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id)
+    """The break-glass that covers a job by what the platform team says of its topic, not by what its agent adds."""
+    own = turn.control.policy.action(intent.topic).risk_tags
+    job = (intent.agent_id, intent.topic, judged_tags(turn, intent), intent.job_id)
+    return turn.control.state.glass(turn.at_ms, *job, action_tags=own)

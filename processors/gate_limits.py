@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from typing import Any, Final
 
-from sluicegate.policies.actions import Action
 from sluicegate.processors.gate_state import GateCard
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.errors import BadPayload, SealingError
@@ -26,7 +25,7 @@ Fault = tuple[str, str]
 """A refusal's code and message."""
 
 
-def content_fault(intent: Intent, tenant: str, action: Action) -> tuple[Any, Fault | None]:
+def content_fault(intent: Intent, tenant: str) -> tuple[Any, Fault | None]:
     """The payload of an intent, and what is wrong with its own content, or None."""
     fault = _form_fault(intent, tenant)
     if fault is not None:
@@ -39,9 +38,7 @@ def content_fault(intent: Intent, tenant: str, action: Action) -> tuple[Any, Fau
     if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:
         message = "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
         return None, ("hash_mismatch", message)
-    schema = action.payload_schema
-    said = None if schema is None else schema.fault(payload)
-    return payload, None if said is None else ("payload_schema", f"the payload is not as actions.yaml wants it: {said}")
+    return payload, None
 
 
 def _form_fault(intent: Intent, tenant: str) -> Fault | None:
@@ -63,7 +60,7 @@ def _topics_fault(card: GateCard, topic: str, at_ms: int, topics_max: int) -> Fa
     """Count a topic against the day. What is judged is remembered by topic, and each is somebody's to understand."""
     if card.day != at_ms // DAY_MS:
         card.day, card.topics_today = at_ms // DAY_MS, []
-    known = zlib.crc32(topic.encode("utf-8", "surrogatepass"))
+    known = int.from_bytes(hashlib.sha256(topic.encode("utf-8", "surrogatepass")).digest()[:8])
     if known in card.topics_today:
         return None
     if len(card.topics_today) >= topics_max:
@@ -73,23 +70,26 @@ def _topics_fault(card: GateCard, topic: str, at_ms: int, topics_max: int) -> Fa
     return None
 
 
-def limit_fault(turn: Turn, intent: Intent) -> Fault | None:
-    """Which limit the agent has reached, or None. Counts this intent against the minute, its topic against the day."""
-    limits, card = turn.control.settings, turn.card
+def rate_fault(turn: Turn) -> Fault | None:
+    """Count an intent of the agent against the minute, whatever it holds and whether it comes again."""
+    card, most = turn.card, turn.control.settings.intents_per_min_max
     minute = turn.at_ms // 60_000
     if card.minute != minute:
         card.minute, card.minute_intents = minute, 0
     card.minute_intents += 1
+    if card.minute_intents <= most:
+        return None
+    return "intents_per_min_max", f"more than {most} intents in this minute; wait for the next"
+
+
+def limit_fault(turn: Turn, intent: Intent) -> Fault | None:
+    """Which limit the agent has reached, or None. Counts the topic against the day."""
+    limits, card = turn.control.settings, turn.card
     size, whole = len(intent.payload.content), len(turn.record.value)
     if whole > limits.payload_bytes_max + INTENT_REST_BYTES_MAX:
         return "intent_bytes_max", f"`{whole}` bytes of intent besides its payload's limit; shorten its context"
     if size > limits.payload_bytes_max:
         return "payload_bytes_max", f"`{size}` bytes of payload, limit {limits.payload_bytes_max}; send a reference"
-    if card.minute_intents > limits.intents_per_min_max:
-        return (
-            "intents_per_min_max",
-            f"more than {limits.intents_per_min_max} intents in this minute; wait for the next",
-        )
     if card.in_flight >= limits.in_flight_max:
         return "in_flight_max", f"{card.in_flight} jobs in flight, limit {limits.in_flight_max}; wait for results"
     if card.open_requests >= limits.open_requests_max:

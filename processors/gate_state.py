@@ -45,11 +45,9 @@ class GateCard(Card, kw_only=True, omit_defaults=True):
     minute_intents: int = 0
     day: int = 0
     topics_today: list[int] = msgspec.field(default_factory=list)
-    """The topics of the day that is counted, each as its CRC-32: no more than may be used."""
+    """The topics of the day that is counted, 64 bits of the SHA-256 of each: no more than may be used."""
     windows: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
     """Group and window to the sums of its slices; only of windows that some rule asks for."""
-    retries: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
-    """Retry identity to how often it was tried, and when last."""
     rate_span: int = 0
     rate_now: int = 0
     rate_before: int = 0
@@ -60,6 +58,13 @@ class Profile(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     sketch: bytes = b""
     forget_at_ms: int = 0
+
+
+class Tries(msgspec.Struct):
+    """How often one thing was tried since its last success."""
+
+    count: int
+    forget_at_ms: int
 
 
 class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -86,12 +91,18 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     withdrawn_because: str | None = None
     since: int = -1
     """The control offset when it came: a revocation after it takes back what was permitted."""
-    remembered: bool = False
-    """Whether windows and retries have counted it."""
+    windowed: dict[str, int] = msgspec.field(default_factory=dict)
+    """Windows that have counted it, each with the number of the slice in which it did."""
+    tries: int = -1
+    """How many tries of the same there were when it was judged first; -1 before."""
+    tags: list[str] = msgspec.field(default_factory=list)
+    """The tags it was judged by: a revocation by tag holds under another policy, too."""
     features: list[int] = []
     retry_key: str = ""
-    glass: str | None = None
-    """The break-glass command under which nobody was asked."""
+    glass_until_ms: int = 0
+    """Until when it may start without the people who should have been asked; 0 where they were not spared."""
+    found_wrong: bool = False
+    """Whether people found that it should not have been spared: then it is not again."""
     review_id: str | None = None
     """The request in which people review that afterwards."""
     hold_sec: int = 0
@@ -208,7 +219,7 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
         "topic": intent.topic,
         "job_hash": intent.job_hash,
         "constraints": job.constraints,
-        "start_by_ms": turn.at_ms + turn.control.settings.start_within_sec * 1000,
+        "start_by_ms": _start_by_ms(turn, job),
         "request_id": job.request_id,
         "policy_snapshot": turn.control.policy.snapshot_name,
         "run_id": intent.run_id,
@@ -229,6 +240,12 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
     turn.send(f"job.grants.{action.pool}", intent.job_id, record, job.grant_id)
 
 
+def _start_by_ms(turn: Turn, job: Job) -> int:
+    """A grant under break-glass ends with it."""
+    start_by_ms: int = turn.at_ms + turn.control.settings.start_within_sec * 1000
+    return min(start_by_ms, job.glass_until_ms) if job.glass_until_ms else start_by_ms
+
+
 def ask_people(
     turn: Turn,
     intent: Intent,
@@ -246,6 +263,7 @@ def ask_people(
         timeout_sec = max(1, min(timeout_sec, intent.ask.timeout_sec))
     _discount(turn, job)
     request = _request(turn, intent, job, kind, rules, reason, ceiling, facts, timeout_sec)
+    turn.card.open_requests += 1
     job.request_id = request.request_id
     job.phase = "asked"
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
@@ -253,10 +271,15 @@ def ask_people(
 
 
 def ask_review(turn: Turn, intent: Intent, job: Job, glass: Glass, rules: list[RuleRef], facts: list[Fact]) -> None:
-    """Have people other than who broke the glass look afterwards at what runs; the job waits for nobody."""
+    """Have people other than who broke the glass look afterwards at what runs, once a job; it waits for nobody.
+
+    Such a request takes no room among the agent's open ones: what it may ask people for stays what it is.
+    """
+    if job.review_id is not None:
+        return
     reason = f"ran under break-glass by {glass.by}: {glass.reason}"
     request = _request(turn, intent, job, "break_glass", rules, reason, job.constraints, facts, REVIEW_SEC)
-    request.on_behalf_of = glass.by.removeprefix("person/")
+    request.excluded = [glass.by.removeprefix("person/")]
     job.review_id = request.request_id
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
 
@@ -275,7 +298,6 @@ def _request(
     policy = turn.control.policy
     agent = policy.agent(intent.agent_id)
     job.requests += 1
-    turn.card.open_requests += 1
     return ApprovalRequest(
         request_id=derived_id("request", intent.agent_id, intent.job_id, job.requests, turn.card.seq),
         kind=kind,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 import rfc8785
 
 from sluicegate.policies.compile import CompiledPolicy
@@ -21,7 +22,7 @@ from sluicegate.policies.recorded import RecordedIntent
 from sluicegate.processors.gate import CLEAN
 from sluicegate.processors.gate_facts import Past, facts_of, learned_of
 from sluicegate.processors.gate_judge import with_ask
-from sluicegate.processors.gate_state import GateCard, Job, Profile
+from sluicegate.processors.gate_state import GateCard, Job
 from sluicegate.processors.impact import Ending, Glass, Judged, Report, Said, names_of, report_of
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadPayload, SealingError, Undecodable
@@ -50,19 +51,31 @@ _NOT_ENROLLED: Final = "the bundle does not enrol the agent"
 _NO_ROOM: Final = "open_requests_max"
 
 
+S = TypeVar("S")
+
+
 class _Agent:
     """What one agent's past is under the new bundle."""
 
-    __slots__ = ("card", "jobs", "profiles")
+    __slots__ = ("card", "entries", "jobs")
 
     def __init__(self) -> None:
         self.card = GateCard()
-        self.profiles: dict[str, Profile] = {}
+        self.entries: dict[str, Any] = {}
         self.jobs: dict[str, Job] = {}
 
     def past(self, policy: CompiledPolicy, at_ms: int) -> Past:
         self.card.at_ms = max(self.card.at_ms, at_ms)
-        return Past(policy, self.card, self.card.at_ms, self.profiles.get)
+        return Past(policy, self.card, self.card.at_ms, self)
+
+    def get(self, name: str, cls: type[S]) -> S | None:
+        """As the gate's state."""
+        found: S | None = self.entries.get(name)
+        return found
+
+    def keep(self, name: str, entry: msgspec.Struct, *, queue: str, new: bool) -> None:
+        """As the gate's state, but that nothing is deleted: a replay ends."""
+        self.entries[name] = entry
 
 
 class Replay:
@@ -77,10 +90,6 @@ class Replay:
         policy = self.policy
         if policy.agents and policy.agent(intent.agent_id) is None:
             return _NOT_ENROLLED
-        schema = policy.action(intent.topic).payload_schema
-        fault = None if schema is None else schema.fault(payload)
-        if fault is not None:
-            return f"payload_schema of {intent.topic}: {fault}"
         agent = _Agent() if at_ms is None else self._agents[intent.agent_id]
         job = agent.jobs.setdefault(intent.job_id, Job(phase="held", job_hash=intent.job_hash))
         return policy.judge(facts_of(agent.past(policy, at_ms or 0), intent, job, payload).subject)
@@ -92,9 +101,7 @@ class Replay:
         if job is not None:
             clean = result.output_safety_decision in CLEAN
             past = agent.past(self.policy, at_ms)
-            learned = learned_of(past, result.topic, job, clean=clean, succeeded=result.succeeded)
-            if learned is not None:
-                agent.profiles[result.topic] = learned[0]
+            learned_of(past, result.topic, job, clean=clean, succeeded=result.succeeded)
 
     def forget(self, agent_id: str, job_id: str) -> None:
         """A job is over; its id may come again."""

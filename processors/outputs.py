@@ -41,6 +41,11 @@ LATE_MS_MAX: Final = 5_000
 """A lease's firing later than this says that outputs or the watch was away: the lease is counted anew from it."""
 JOB_ID_CHARS_MAX: Final = 200
 """No intent with a longer one is judged."""
+COMMAND_ID_CHARS_MAX: Final = 200
+STOP_DETAIL_CHARS_MAX: Final = 1_000
+"""What a worker's answer to a stop may say; it is copied into the journal."""
+WORKER_SAYS_CHARS_MAX: Final = 200
+"""How much of a worker's words about a revocation is passed on; they are nobody else's."""
 NOT_TAKEN: Final = "no_handler"
 """Why a worker refuses a grant that is as the gate wrote it: nothing ran, and the attempt is over."""
 REVOKED: Final = "revoked"
@@ -193,6 +198,12 @@ def on_worker_event(turn: Turn, event: WorkerEvent) -> None:
     if len(event.job_id) > JOB_ID_CHARS_MAX:
         _refuse(turn, event, "malformed", f"a job id has at most {JOB_ID_CHARS_MAX} characters")
         return
+    if isinstance(event, StopAnswered) and (
+        len(event.command_id) > COMMAND_ID_CHARS_MAX or len(event.detail or "") > STOP_DETAIL_CHARS_MAX
+    ):
+        limits = f"{COMMAND_ID_CHARS_MAX} and {STOP_DETAIL_CHARS_MAX} characters"
+        _refuse(turn, event, "malformed", f"the command id and the detail of an answer have at most {limits}")
+        return
     if isinstance(event, GrantRefused) and event.code not in (NOT_TAKEN, REVOKED):
         _refuse(turn, event, event.code, event.message)
         return
@@ -270,7 +281,7 @@ def _not_started(turn: Turn, event: GrantRefused | Lapsed, attempt: Attempt) -> 
     elif attempt.phase != "open":
         _refuse(turn, event, "already_started", "this attempt has started; it can neither lapse nor be revoked")
     elif isinstance(event, GrantRefused):
-        _end(turn, event, attempt, "revoked", event.message)
+        _end(turn, event, attempt, "revoked", f"worker says: {event.message[:WORKER_SAYS_CHARS_MAX]}")
     else:
         _end(turn, event, attempt, "lapsed", "met after its start-by time")
 

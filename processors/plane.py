@@ -47,6 +47,8 @@ class Card(msgspec.Struct, kw_only=True):
     at_ms: int = 0
     retired_from: int = 0
     retired_to: int = 0
+    queues: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """Queues of what is kept for another time than what is over: name to where it begins and ends."""
 
 
 class Retired(msgspec.Struct):
@@ -141,17 +143,40 @@ class Turn:
         What is retired waits in a queue in the state itself, and every retirement takes from its head: so the state
         holds what is open and what may still be asked for, in any engine, and replay deletes the same.
         """
-        self.put(f"retired/{self.card.retired_to}", Retired(name, forget_at_ms))
-        self.card.retired_to += 1
+        card = self.card
+        card.retired_from, card.retired_to = self._queue(
+            "retired", card.retired_from, card.retired_to, Retired(name, forget_at_ms), touched=False
+        )
+
+    def keep(self, name: str, entry: msgspec.Struct, *, queue: str, new: bool) -> None:
+        """Write an entry that is forgotten at its ``forget_at_ms``, which every writing may move further.
+
+        Everything in one ``queue`` is kept for about as long, so that nothing waits behind what is kept for longer. A
+        ``new`` entry takes its place in it; one that was touched since takes a new place when its turn comes.
+        """
+        self.put(name, entry)
+        if new:
+            begin, end = self.card.queues.get(queue, (0, 0))
+            retired = Retired(name, entry.forget_at_ms)  # type: ignore[attr-defined]  # what is kept has it
+            self.card.queues[queue] = self._queue(f"retired/{queue}", begin, end, retired, touched=True)
+
+    def _queue(self, queue: str, begin: int, end: int, retired: Retired, *, touched: bool) -> tuple[int, int]:
+        """Put one at the end, take those from the head whose time has come; where the queue begins and ends now."""
+        self.put(f"{queue}/{end}", retired)
+        end += 1
         for _ in range(FORGET_PER_TURN):
-            head = self.get(f"retired/{self.card.retired_from}", Retired)
+            head = self.get(f"{queue}/{begin}", Retired)
             if head is None or head.forget_at_ms > self.at_ms:
-                return
-            self.drop(f"retired/{self.card.retired_from}")
-            self.card.retired_from += 1
+                break
+            self.drop(f"{queue}/{begin}")
+            begin += 1
             left = self.get(head.name, Forgettable)
             if left is not None and left.forget_at_ms == head.forget_at_ms:
                 self.drop(head.name)
+            elif left is not None and touched:
+                self.put(f"{queue}/{end}", Retired(head.name, left.forget_at_ms))
+                end += 1
+        return begin, end
 
     def journal(self, cls: Callable[..., E], **fields: Any) -> E:
         """Write the next event of this key's journal."""

@@ -18,9 +18,10 @@ import msgspec
 from sluicegate.processors import desk, gate, outputs
 from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.processors.plane import JUDGE, Plane, PlaneStep, key_text
+from sluicegate.processors.verify_activation import difference_fault
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
-from sluicegate.schemas.events import Acknowledged, Event, TimerFired, TimerRequest
+from sluicegate.schemas.events import Acknowledged, Command, Event, TimerFired, TimerRequest
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
@@ -164,8 +165,12 @@ class Verifier:
         self._states[-1] = state
         self._command_offsets = [record.offset for record in self._of_topic(COMMANDS)]
         for record in self._of_topic(COMMANDS):
-            state = fold(state, record)
+            before, state = state, fold(state, record)
             self._states[record.offset] = state
+            event = self._event(record)
+            fault = difference_fault(event, before, state) if isinstance(event, Command) else None
+            if fault is not None:
+                self._fault("difference", _place(record), fault)
 
     def _control(self, plane: str, offset: int) -> Control | None:
         """What a plane knew at an offset; only the gate holds the master key of the agents."""

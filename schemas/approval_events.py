@@ -53,6 +53,7 @@ class ApprovalRequest(msgspec.Struct, kw_only=True):
     correlation_id: str | None = None
     facts: list[Fact] = []
     level: int | None = None
+    excluded: list[str] = []
 
 
 class RequestWithdrawn(msgspec.Struct, kw_only=True):

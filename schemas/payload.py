@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,7 +18,11 @@ from sluicegate.schemas.records import Sealed
 
 SALT_BYTES: Final = 16
 DEPTH_MAX: Final = 64
-"""How deeply a payload may nest."""
+"""How deeply a payload may nest; the innermost value is a level, too."""
+DIGITS_MAX: Final = 640
+"""How long a whole number may be written: no setting of an interpreter makes it take fewer digits."""
+SHOWN_CHARS_MAX: Final = 40
+"""How much of a key a message tells."""
 NONE: Final = "none"
 """The algorithm of the embedded default: the envelope is there, its content in the clear."""
 
@@ -63,9 +68,11 @@ def unseal(sealed: Sealed) -> tuple[bytes, bytes]:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadPayload(f"key `{twice}` stands twice in one object; keep one")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadPayload(f"key `{key[:SHOWN_CHARS_MAX]}` stands twice in one object; keep one")
+            seen.add(key)
     return found
 
 
@@ -76,34 +83,58 @@ def _no_constant(word: str) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise BadPayload(f"`{text[:40]}` is too large for a number; send a string")
+        raise BadPayload("a number is too large; send it as a string")
     return value
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+def _whole(text: str) -> int:
+    if len(text) > DIGITS_MAX:
+        raise BadPayload(f"a whole number has more than {DIGITS_MAX} characters; send it as a string")
+    return int(text)
 
 
-def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level:
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        deepest += 1
-    return deepest
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+)
+# Possessive, so that a string without an end is read once, too.
+_BRACKET: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
+def _is_deep(content: bytes) -> bool:
+    """Whether the innermost value stands deeper than allowed, by the brackets alone: a parser's stack is no measure."""
+    if content.count(b"{") + content.count(b"[") < DEPTH_MAX:
+        return False
+    depth = 0
+    for found in _BRACKET.finditer(content):
+        first = content[found.start()]
+        if first in b"[{":
+            depth += 1
+            if depth >= DEPTH_MAX:
+                return True
+        elif first in b"]}":
+            depth -= 1
+    return False
 
 
 def parse_strict(content: bytes) -> Any:
-    """Parse strict JSON; raises BadPayload for duplicate keys, NaN, infinities, bad UTF-8 and absurd depth."""
+    """Parse strict JSON; the same bytes give the same value or the same words on every machine and every Python.
+
+    Raises BadPayload for duplicate keys, NaN, infinities, whole numbers of absurd length, bad UTF-8, half a surrogate
+    pair (RFC 8259, section 8.2: what readers make of one is unpredictable, and none can be signed or shown) and
+    absurd depth. Its message holds of the payload no more than the beginning of a key.
+    """
     try:
-        value = _DECODER.decode(content.decode("utf-8"))
-    except RecursionError:
-        raise BadPayload(f"nested deeper than {DEPTH_MAX} levels; flatten it") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise BadPayload(f"not JSON ({error}); send one JSON value in UTF-8") from None
-    if content.count(b"{") + content.count(b"[") >= DEPTH_MAX and _depth(value) > DEPTH_MAX:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadPayload("not UTF-8; send one JSON value in UTF-8") from None
+    if _is_deep(content):
         raise BadPayload(f"nested deeper than {DEPTH_MAX} levels; flatten it")
-    return value
+    if b"\\u" in content and any(found.group(1) for found in _ESCAPE.finditer(content)):
+        raise BadPayload("half a surrogate pair is no Unicode; send whole characters")
+    try:
+        return _DECODER.decode(text)
+    except ValueError:
+        raise BadPayload("not JSON; send one JSON value in UTF-8") from None

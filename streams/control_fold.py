@@ -11,6 +11,7 @@ shortest lease, none of which rest on what a bundle says, and claims nothing els
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from sluicegate.streams.control_scopes import (
     kept_revocations,
     kept_stops,
     scope_fault,
+    with_stop,
 )
 from sluicegate.streams.control_state import SNAPSHOTS, ControlState, Folded, Proposal, Snapshot, StepSettings
 from sluicegate.streams.control_terms import (
@@ -37,6 +39,7 @@ from sluicegate.streams.control_terms import (
     break_glass_fault,
     required_sign_off,
     sign_off_fault,
+    still_open,
 )
 from sluicegate.streams.engine import Record
 from sluicegate.streams.identity import STALE_AFTER_MS, Ed25519Verifier, Keys, Verifier, check
@@ -48,6 +51,8 @@ AWAITING: Final = "awaiting_sign_off"
 """The code of an accepted command after which people still have to agree."""
 SEEN_KEPT_MS: Final = 2 * STALE_AFTER_MS
 """How long a command's id is remembered: a copy of it is stale before that."""
+SNAPSHOT_DIGITS: Final = 6
+"""How many of a digest's hex digits stand in a snapshot's name, behind its version."""
 ACTIVATED_MAX: Final = 100
 """How many former activations are known, the latest; older snapshots can be published again."""
 
@@ -94,15 +99,16 @@ class ControlFold:
         code = self._checked(record, event.publisher, self._operators.get)
         if code is None and record.key != event.digest.encode():
             code = "misrouted"
-        if code is None and event.digest in state.snapshots:
+        if code is None and not _is_its_digest(event):
+            code = "bad_digest"
+        if code is None and state.snapshot(event.digest, event.name) is not None:
             code = "repeated"
         folded = Folded(event.digest, code is None, code)
         if code is not None:
             return msgspec.structs.replace(state, last_snapshot=folded)
         snapshot = Snapshot(event.name, event.digest, event.documents, record.timestamp_ms)
-        return msgspec.structs.replace(
-            state, snapshots={**state.snapshots, event.digest: snapshot}, last_snapshot=folded
-        )
+        key = event.digest if event.digest not in state.snapshots else f"{event.digest} {event.name}"
+        return msgspec.structs.replace(state, snapshots={**state.snapshots, key: snapshot}, last_snapshot=folded)
 
     def _command(self, state: ControlState, record: Record) -> ControlState:
         try:
@@ -126,7 +132,7 @@ class ControlFold:
                 return _refused(state, event.command_id, "unknown_key")
             if event.kind == "break_glass":
                 return _break_glass(state, record, event, terms, person)
-            return self._sign_off(state, event, person)
+            return self._sign_off(state, event, terms, person)
         return _scoped(state, record, event)
 
     def _fault(self, state: ControlState, record: Record, event: Command, terms: SnapshotTerms | None) -> str | None:
@@ -164,34 +170,48 @@ class ControlFold:
         if settings is not None:
             lease_sec = max(1, min(settings.attempt_lease_sec, state.shortest_lease_sec or settings.attempt_lease_sec))
             state = msgspec.structs.replace(state, shortest_lease_sec=lease_sec)
-        snapshot = state.snapshots.get(event.policy_digest or "")
+        snapshot = state.snapshot(event.policy_digest or "", event.policy_snapshot or "")
         if snapshot is None or snapshot.appended_at_ms > record.timestamp_ms:
             return _refused(state, event.command_id, "unknown_snapshot")
         if self._terms_of is None:
             return _refused(state, event.command_id, "not_judged_here")
         terms = self.terms(snapshot)
-        if terms is None:
+        if terms is None or terms.snapshot_name not in (None, snapshot.name):
             return _refused(state, event.command_id, "unusable_snapshot")
         if settings is None:
             return _refused(state, event.command_id, "bad_settings")
-        people, roles = required_sign_off(active, terms)
-        if not people:
+        if event.previous != (None if state.active is None else state.active.name):
+            # Whoever wrote the difference, and whoever is to agree to it, was looking at something else.
+            return _refused(state, event.command_id, "stale_previous")
+        if state.active is not None and active is None:
+            # Whose word it asks for cannot be read, so nobody's word would be asked for.
+            return _refused(state, event.command_id, "unusable_active")
+        needs = required_sign_off(active, terms)
+        if not needs:
             return _activated(state, event.command_id, snapshot, settings, terms)
-        proposal = Proposal(
-            event.command_id, snapshot, settings, event.by, event.reason, record.timestamp_ms, people, roles
-        )
+        proposal = Proposal(event.command_id, snapshot, settings, event.by, event.reason, record.timestamp_ms, needs)
         return _took(state, event.command_id, AWAITING, proposed=proposal)
 
-    def _sign_off(self, state: ControlState, event: Command, person: Person) -> ControlState:
+    def _sign_off(self, state: ControlState, event: Command, active: SnapshotTerms, person: Person) -> ControlState:
         proposed = state.proposed
         if proposed is None or (event.ref, event.policy_digest) != (proposed.command_id, proposed.snapshot.digest):
             return _refused(state, event.command_id, "no_proposal")
-        code = sign_off_fault(event, asked_by=proposed.by, roles=proposed.roles, signed=proposed.signed, person=person)
+        asked = self._operators.get(proposed.by)
+        signed = {
+            key_id: active.persons[key_id] for key_id in proposed.signed
+        }  # while it is open nothing else is active
+        code = sign_off_fault(
+            event,
+            person,
+            asked_by=proposed.by,
+            asked_key=None if asked is None else asked.public,
+            needs=proposed.needs,
+            signed=signed,
+        )
         if code is not None:
             return _refused(state, event.command_id, code)
-        signed = (*proposed.signed, event.by)
-        if len(signed) < proposed.people:
-            more = msgspec.structs.replace(proposed, signed=signed)
+        if still_open(proposed.needs, (*signed.values(), person)):
+            more = msgspec.structs.replace(proposed, signed=(*proposed.signed, event.by))
             return _took(state, event.command_id, AWAITING, proposed=more)
         terms = self.terms(proposed.snapshot)
         if terms is None:
@@ -220,6 +240,16 @@ def _later(state: ControlState, record: Record) -> ControlState:
     )
 
 
+def _is_its_digest(event: SnapshotPublished) -> bool:
+    """Whether a publication is what it says: the documents' text is their RFC 8785 form, the name ends in its digits.
+
+    Another text is refused here, before it takes the place of the true one.
+    """
+    digest = hashlib.sha256(event.documents.encode()).hexdigest()
+    version, _, digits = event.name.rpartition(":")
+    return event.digest == digest and bool(version) and digits == digest[:SNAPSHOT_DIGITS]
+
+
 def _seen_name(event: Command) -> str:
     """Operators share one space of ids; each person has one, which who folds without bundles need not know."""
     return f"{event.by if event.by.startswith('person/') else 'operator'} {event.command_id}"
@@ -240,7 +270,11 @@ def _scoped(state: ControlState, record: Record, event: Command) -> ControlState
     if event.kind in ("pause", "stop"):
         changes["pauses"] = tuple(sorted({*state.pauses, event.scope}))
     if event.kind == "stop":
-        changes["stops"] = kept_stops((*state.stops, Stop(*left)), state.at_ms)
+        stops = with_stop(state.stops, Stop(*left))
+        if stops is None:
+            # Refused aloud and yet paused: a switch that cannot reach what runs still lets nothing more start.
+            return _refused(msgspec.structs.replace(state, **changes), event.command_id, "too_many_stops")
+        changes["stops"] = stops
     elif event.kind == "revoke":
         changes["revocations"] = kept_revocations((*state.revocations, Revocation(*left)), state.at_ms)
         # A glass is over for what the revocation covers (`ControlState.glass`); where that is all of it, it is gone.

@@ -119,7 +119,12 @@ class ControlReader(Generic[S]):
 
     @property
     def latest(self) -> S:
-        """The state as last confirmed, however long ago: good for what may only stop something, never to start it."""
+        """The state as last confirmed, however long ago: good for what may only stop something, never to start it.
+
+        Raises what ended the reader; after that no command would ever be heard.
+        """
+        if self._failure is not None:
+            raise self._failure
         return self._state
 
     def _wait(self) -> S:

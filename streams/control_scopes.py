@@ -14,7 +14,7 @@ EVERYTHING: Final = "everything"
 SCOPES: Final = ("agent", "topic", "tag", "job")
 STOPS_KEPT_MS: Final = 2 * DAY_MS
 STOPS_MAX: Final = 1_000
-"""Stops that are kept, the latest. One that is dropped has reached every worker long before; its pause stands."""
+"""Stops that are kept; see `with_stop` for one more."""
 REVOCATIONS_KEPT_MS: Final = 8 * DAY_MS
 """How long a revocation is kept as it was given: a day longer than a grant stands in its topic."""
 REVOCATIONS_MAX: Final = 1_000
@@ -58,7 +58,12 @@ class Glass(msgspec.Struct, frozen=True):
 
 
 def covers(scope: str, agent_id: str, topic: str, tags: Collection[str], job_id: str) -> bool:
-    """Whether a scope covers a job; ``tags`` are those it was judged by."""
+    """Whether a scope covers a job.
+
+    ``tags`` are those it was judged by, which the agent may add to, where the scope forbids (pause, stop, revoke);
+    the action's own where it permits (`ControlState.glass`), since agents choose what they add. They choose their
+    job ids too, so `glass_scope_fault` knows no glass over a job.
+    """
     kind, _, value = scope.partition(":")
     return (
         scope == EVERYTHING
@@ -81,9 +86,28 @@ def scope_fault(scope: str) -> str | None:
     return None
 
 
+def glass_scope_fault(scope: str) -> str | None:
+    """Why no glass can be broken over a scope that is known, or None."""
+    if scope.startswith("job:"):
+        return f"`{scope}` is the agent's choice, as every job id is; give `agent:`, `topic:`, `tag:` or `everything`"
+    return None
+
+
 def kept_stops(stops: tuple[Stop, ...], at_ms: int) -> tuple[Stop, ...]:
-    """Those a running attempt may still have to answer: the latest, of the last 48 hours of log time."""
-    return tuple(stop for stop in stops[-STOPS_MAX:] if stop.appended_at_ms + STOPS_KEPT_MS >= at_ms)
+    """Those a running attempt may still have to answer: of the last 48 hours of log time."""
+    return tuple(stop for stop in stops if stop.appended_at_ms + STOPS_KEPT_MS >= at_ms)
+
+
+def with_stop(stops: tuple[Stop, ...], stop: Stop) -> tuple[Stop, ...] | None:
+    """The stops and one more, at most `STOPS_MAX`; None when there is no room for it.
+
+    A worker may meet a burst all at once, so none is dropped for being old. When they are too many, a new one takes
+    the place of those of its own scope, and one of everything that of all: it covers every attempt that they do.
+    """
+    if len(stops) < STOPS_MAX:
+        return (*stops, stop)
+    left = () if stop.scope == EVERYTHING else tuple(each for each in stops if each.scope != stop.scope)
+    return (*left, stop) if len(left) < STOPS_MAX else None
 
 
 def kept_revocations(revocations: tuple[Revocation, ...], at_ms: int) -> tuple[Revocation, ...]:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from sluicegate.streams.control_scopes import Glass, Revocation, Stop, covers
+from sluicegate.streams.control_terms import SignOff
 
 COMMANDS: Final = "control.commands"
 SNAPSHOTS: Final = "policy.snapshots"
@@ -44,7 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """An activation that waits for ``people`` to agree; ``signed`` are the key ids of those who have."""
+    """An activation that waits until all of ``needs`` are met; ``signed`` are the key ids of who has agreed."""
 
     command_id: str
     snapshot: Snapshot
@@ -52,8 +53,7 @@ class Proposal(msgspec.Struct, frozen=True):
     by: str
     reason: str | None
     appended_at_ms: int
-    people: int
-    roles: tuple[str, ...]
+    needs: tuple[SignOff, ...]
     signed: tuple[str, ...] = ()
 
 
@@ -68,7 +68,8 @@ class Folded(msgspec.Struct, frozen=True):
 class ControlState(msgspec.Struct, frozen=True):
     """The state after the command at ``offset`` (-1 before any). ``at_ms`` is the log time reached.
 
-    ``activated`` are the digests that became active one after the other, the active one last.
+    ``activated`` are the digests that became active one after the other, the active one last. ``snapshots`` are by
+    digest; a second name of the same documents, whose digits fit but whose version is another, stands behind it.
     """
 
     offset: int = -1
@@ -116,15 +117,32 @@ class ControlState(msgspec.Struct, frozen=True):
                 return each
         return None
 
-    def glass(self, at_ms: int, agent_id: str, topic: str, tags: Collection[str], job_id: str) -> Glass | None:
+    def snapshot(self, digest: str, name: str) -> Snapshot | None:
+        """The published snapshot of this digest and name, or None."""
+        found = self.snapshots.get(digest)
+        return found if found is not None and found.name == name else self.snapshots.get(f"{digest} {name}")
+
+    def glass(
+        self,
+        at_ms: int,
+        agent_id: str,
+        topic: str,
+        tags: Collection[str],
+        job_id: str,
+        action_tags: Collection[str] = (),
+    ) -> Glass | None:
         """The break-glass under which a job may run without waiting for a person, or None.
 
-        A pause stands before it, and a revocation that came after it has ended it, each for the jobs it covers.
+        ``tags`` are all that the job was judged by: a pause of any of them stands before the glass, and a revocation
+        that came after it has ended it, each for the jobs it covers. ``action_tags`` are those that the active
+        policy's `actions.yaml` gives the action: by these alone a glass over a tag covers it, for what an agent adds
+        must not choose what runs unseen.
         """
         job = (agent_id, topic, tags, job_id)
         if not self.glasses or self.paused(*job) is not None:
             return None
         for each in self.glasses:
-            if at_ms < each.until_ms and covers(each.scope, *job) and self.revoked(each.offset, *job) is None:
+            covered = at_ms < each.until_ms and covers(each.scope, agent_id, topic, action_tags, job_id)
+            if covered and self.revoked(each.offset, *job) is None:
                 return each
         return None

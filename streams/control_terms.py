@@ -6,12 +6,13 @@ them in (`processors/control.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from sluicegate.schemas.events import Command
+from sluicegate.streams.control_scopes import glass_scope_fault
 from sluicegate.streams.identity import Ed25519Verifier
 from sluicegate.streams.topics import DAY_MS
 
@@ -26,9 +27,24 @@ class Person(msgspec.Struct, frozen=True):
     roles: frozenset[str] = frozenset()
 
 
-class SnapshotTerms(msgspec.Struct, frozen=True):
-    """What a usable snapshot says of control. ``persons`` are by key id; no role given means any reviewer."""
+class SignOff(msgspec.Struct, frozen=True):
+    """So many people of one of these roles must agree; no role given means any reviewer."""
 
+    people: int
+    roles: tuple[str, ...] = ()
+
+    def asks(self, person: Person) -> bool:
+        """Whether this person's word counts towards it."""
+        return not self.roles or not person.roles.isdisjoint(self.roles)
+
+
+class SnapshotTerms(msgspec.Struct, frozen=True):
+    """What a usable snapshot says of control. ``persons`` are by key id; no role given means any reviewer.
+
+    ``snapshot_name`` is the name that its documents give it, None where nobody has said.
+    """
+
+    snapshot_name: str | None = None
     sign_off_people: int = 0
     sign_off_roles: tuple[str, ...] = ()
     break_glass_role: str | None = None
@@ -36,15 +52,30 @@ class SnapshotTerms(msgspec.Struct, frozen=True):
     persons: Mapping[str, Person] = {}
 
 
-def required_sign_off(active: SnapshotTerms | None, new: SnapshotTerms) -> tuple[int, tuple[str, ...]]:
-    """How many people, of which roles, must agree: as the active or the new snapshot says, whichever asks for more.
+def required_sign_off(active: SnapshotTerms | None, new: SnapshotTerms) -> tuple[SignOff, ...]:
+    """Who must agree: as the active snapshot says, and as the new one says, each for itself; () is nobody.
 
+    Neither takes the other's place: more people of easier roles are no substitute for the role that was asked for.
     With none active there are no people yet who could agree, so the first activation needs nobody's word.
     """
     if active is None:
-        return 0, ()
-    asks = active if active.sign_off_people >= new.sign_off_people else new
-    return asks.sign_off_people, asks.sign_off_roles
+        return ()
+    asked = [SignOff(each.sign_off_people, each.sign_off_roles) for each in (active, new)]
+    return tuple(dict.fromkeys(each for each in asked if each.people))
+
+
+def still_open(needs: tuple[SignOff, ...], signers: Iterable[Person]) -> tuple[SignOff, ...]:
+    """Those of the needs that these signers, each another person, do not meet."""
+    found = tuple(signers)
+    return tuple(need for need in needs if sum(need.asks(person) for person in found) < need.people)
+
+
+def could_agree(active: SnapshotTerms, by: str, key: bytes | None) -> list[Person]:
+    """The people whose words could count for an activation by ``by``, whose key is ``key``: each key once."""
+    able = {
+        person.verifier.public: person for key_id, person in active.persons.items() if name_of(key_id) != name_of(by)
+    }
+    return [person for public, person in able.items() if public != key]
 
 
 def name_of(key_id: str) -> str:
@@ -53,20 +84,31 @@ def name_of(key_id: str) -> str:
 
 
 def sign_off_fault(
-    event: Command, *, asked_by: str, roles: tuple[str, ...], signed: tuple[str, ...], person: Person
+    event: Command,
+    person: Person,
+    *,
+    asked_by: str,
+    asked_key: bytes | None,
+    needs: tuple[SignOff, ...],
+    signed: Mapping[str, Person],
 ) -> str | None:
-    """Why a person's agreement does not count towards a proposal that it names, as a code; None when it does."""
-    if name_of(event.by) == name_of(asked_by):
+    """Why a person's agreement does not count towards a proposal that it names, as a code; None when it does.
+
+    ``asked_by`` and ``asked_key`` are the activating operator's name and key bytes; ``signed`` are those who agreed.
+    A key is one person under whatever names it stands, and so is a name under whatever keys.
+    """
+    key = person.verifier.public
+    if name_of(event.by) == name_of(asked_by) or key == asked_key:
         return "own_activation"
-    if event.by in signed:
+    if event.by in signed or any(key == each.verifier.public for each in signed.values()):
         return "signed_before"
-    if roles and person.roles.isdisjoint(roles):
-        return "role_missing"
-    return None
+    return None if any(need.asks(person) for need in needs) else "role_missing"
 
 
 def break_glass_fault(event: Command, terms: SnapshotTerms, person: Person, appended_at_ms: int) -> str | None:
     """Why a break-glass command does not hold under the active terms, as a code; None when it does."""
+    if glass_scope_fault(event.scope) is not None:
+        return "bad_scope"
     if terms.break_glass_role is None:
         return "no_break_glass"
     if terms.break_glass_role not in person.roles:

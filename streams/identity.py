@@ -105,6 +105,11 @@ class Ed25519Verifier:
         except ValueError:
             raise BadInput("an Ed25519 public key has 32 bytes; give it in base64") from None
 
+    @property
+    def public(self) -> bytes:
+        """The 32 bytes of the key: two names with the same ones are one signer."""
+        return self._public.public_bytes_raw()
+
     def verify(self, message: bytes, signature: bytes) -> bool:
         try:
             self._public.verify(signature, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -26,6 +27,21 @@ JOB = ("deployer", "job.deploy.prod", ("prod",), "j1")
 BEGAN_MS = 1_700_000_000_000
 
 
+def documents_of(name: str) -> str:
+    """The documents of a snapshot: RFC 8785 text that nothing but the name tells from another's."""
+    return f'{{"{name}":{{}}}}'
+
+
+def digest_of(name: str) -> str:
+    """The digest of a snapshot."""
+    return hashlib.sha256(documents_of(name).encode()).hexdigest()
+
+
+def snapshot_name(name: str) -> str:
+    """The whole name of a snapshot."""
+    return f"{name}:{digest_of(name)[:6]}"
+
+
 def persons(**roles: tuple[str, ...]) -> dict[str, Person]:
     """People who can sign, with these roles."""
     return {
@@ -39,14 +55,23 @@ class ControlLog:
 
     def __init__(self, **terms: SnapshotTerms | None) -> None:
         self.terms = terms
-        self.fold = ControlFold(CODEC, TENANT, OPERATORS, lambda snapshot: self.terms[snapshot.name])
+        self.fold = ControlFold(CODEC, TENANT, OPERATORS, lambda snapshot: self.terms[snapshot.name.partition(":")[0]])
         self.blind_fold = ControlFold(CODEC, TENANT, OPERATORS)
         self.state = self.blind = ControlState()
         self.now_ms = BEGAN_MS
         self._offsets = {COMMANDS: 0, SNAPSHOTS: 0}
         for name in terms:
-            published = SnapshotPublished(name=name, digest=f"d-{name}", publisher=OLGA.key_id, git_dirty=False)
-            self.write(OLGA, SNAPSHOTS, published.digest, published)
+            self.publish(name)
+
+    def publish(self, name: str, /, **more: Any) -> None:
+        """Write a snapshot."""
+        given: dict[str, Any] = {
+            "name": snapshot_name(name),
+            "digest": digest_of(name),
+            "documents": documents_of(name),
+        }
+        published = SnapshotPublished(**{**given, **more}, publisher=OLGA.key_id, git_dirty=False)
+        self.write(OLGA, SNAPSHOTS, published.digest, published)
 
     def write(self, signer: Signer, topic: str, key: str, event: Event, issued_ms: int | None = None) -> Record:
         """Append a record."""
@@ -77,11 +102,13 @@ class ControlLog:
 
     def activate(self, name: str, **more: Any) -> str:
         """Write the activation of a snapshot; its id."""
-        return self.say("activate", policy_snapshot=name, policy_digest=f"d-{name}", **more)
+        active = None if self.state.active is None else self.state.active.name
+        given = {"policy_snapshot": snapshot_name(name), "policy_digest": digest_of(name), "previous": active, **more}
+        return self.say("activate", **given)
 
     def agree(self, person: str, command_id: str, name: str, **more: Any) -> str:
         """Write a person's sign-off of an activation."""
-        given = {"ref": command_id, "policy_digest": f"d-{name}", **more}
+        given = {"ref": command_id, "policy_digest": digest_of(name), **more}
         return self.say("sign_off", signer=PEOPLE[person], **given)
 
     def later(self, hours: float) -> None:
@@ -96,8 +123,8 @@ class ControlLog:
 
     @property
     def active(self) -> str | None:
-        """The name of the active snapshot."""
-        return None if self.state.active is None else self.state.active.name
+        """The active snapshot, as it was called in the constructor."""
+        return None if self.state.active is None else self.state.active.name.partition(":")[0]
 
     def refused(self) -> str | None:
         """Why the last command was refused; None when it counts."""

@@ -141,7 +141,7 @@ def judge(documents: Mapping[str, Any], intent: Mapping[str, Any]) -> Answer:
             level = f"level_{intent['level']}"
             unknown = {"rules": [{"id": level, "match": {}, "decision": "require_approval"}]}
             layers["autonomy"] = (level, document["autonomy_levels"].get(level, unknown)["rules"])
-            if document.get("mode") == "observe" and level in document["autonomy_levels"]:
+            if document.get("mode") == "observe":
                 watched.add("autonomy")
     everything = settled(bundle, layers, intent)
     if "observe" in {bundle.get("mode"), bundle.get("classes", {}).get(intent["agent_class"], {}).get("mode")}:

@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from control_log_world import PEOPLE, ControlLog, persons
+from control_log_world import PEOPLE, ControlLog, digest_of, persons, snapshot_name
 
-from sluicegate.cli import policy_activation
+from sluicegate.cli import policy_activation, proposal
 from sluicegate.cli.control import duration_sec, shown_state
 from sluicegate.cli.main import run
 from sluicegate.cli.output import json_text
 from sluicegate.cli.stop_answers import AnswerFold, Running
 from sluicegate.schemas.errors import BadInput
-from sluicegate.schemas.events import Ended, Progressed, Started, StopAnswered
+from sluicegate.schemas.events import Ended, GrantRefused, Progressed, Started, StopAnswered
 from sluicegate.streams.control_terms import SnapshotTerms
 
 TERMS = SnapshotTerms(
@@ -79,7 +79,30 @@ def test_what_may_lie_outside_a_scope_is_called_so() -> None:
     fold = AnswerFold()
     fold.see(started("g1"))
     found = fold.answers("c", "tag:prod")
-    assert (found.silent, len(found.unclear), found.all_ended) == ([], 1, True)
+    assert (found.silent, len(found.unclear), found.all_ended) == ([], 1, False)
+
+
+def test_only_the_worker_that_runs_an_attempt_answers_for_it() -> None:
+    """Another worker's answer, end, or refusal of the same grant leaves it running and silent."""
+    fold = AnswerFold()
+    fold.see(started("g1"))
+    other = {**ids("g1"), "worker_id": "w2"}
+    fold.see(StopAnswered(**other, command_id="c", answer="stopped"))
+    fold.see(Ended(**other, outcome="finished"))
+    fold.see(Started(**other, pool="default", job_hash="h", granted_seq=1))
+    fold.see(GrantRefused(**other, granted_seq=1, code="grant_repeated", message="m"))
+    fold.see(GrantRefused(**ids("g1"), granted_seq=1, code="grant_repeated", message="m"))
+    found = fold.answers("c", "everything")
+    assert (found.answers, found.silent, found.all_ended) == ([], [Running("j", "a", "w")], False)
+    fold.see(answered("g1", "stopped"))
+    assert fold.answers("c", "everything").all_ended
+
+
+def test_an_answer_for_what_nobody_started_counts_for_nothing() -> None:
+    """Nothing is known to have run by that worker's hand."""
+    fold = AnswerFold()
+    fold.see(answered("g1", "stopped"))
+    assert fold.answers("c", "everything").answers == []
 
 
 def test_broken_glass_stands_first_in_what_is_shown() -> None:
@@ -90,7 +113,8 @@ def test_broken_glass_stands_first_in_what_is_shown() -> None:
     log.say("stop", "tag:prod")
     log.say("revoke", "job:j")
     log.activate("b")
-    shown = json.loads(json_text(shown_state(log.state, log.now_ms)))
+    told = {"previous": snapshot_name("a"), "difference": ["wider: all"]}
+    shown = json.loads(json_text(shown_state(log.state, log.now_ms, told)))
     assert list(shown)[:5] == ["break_glass", "paused", "stops", "revocations", "proposed"]
     assert [each["scope"] for each in shown["break_glass"]] == ["agent:x"]
     assert (shown["paused"], shown["stops"][0]["scope"], shown["revocations"][0]["scope"]) == (
@@ -98,8 +122,10 @@ def test_broken_glass_stands_first_in_what_is_shown() -> None:
         "tag:prod",
         "job:j",
     )
-    assert (shown["proposed"]["snapshot"], shown["proposed"]["people"], shown["policy_snapshot"]) == ("b", 1, "a")
-    assert shown_state(log.state, log.now_ms + 1000)["break_glass"] == []
+    assert (shown["proposed"]["snapshot"], shown["policy_snapshot"]) == (snapshot_name("b"), snapshot_name("a"))
+    assert shown["proposed"]["needs"] == [{"people": 1, "roles": []}]
+    assert shown["proposed"]["difference"] == ["wider: all"]
+    assert shown_state(log.state, log.now_ms + 1000, told)["break_glass"] == []
 
 
 def test_one_can_agree_only_to_what_is_proposed() -> None:
@@ -107,12 +133,12 @@ def test_one_can_agree_only_to_what_is_proposed() -> None:
     log = ControlLog(a=TERMS, b=TERMS)
     log.activate("a")
     with pytest.raises(BadInput, match="nobody proposes"):
-        policy_activation.open_proposal(log.state, "b")
+        proposal.open_proposal(log.state, "b")
     command_id = log.activate("b")
-    assert policy_activation.open_proposal(log.state, "b").command_id == command_id
-    assert policy_activation.open_proposal(log.state, "d-b").command_id == command_id
-    with pytest.raises(BadInput, match="that is `b`"):
-        policy_activation.open_proposal(log.state, "a")
+    assert proposal.open_proposal(log.state, snapshot_name("b")).command_id == command_id
+    assert proposal.open_proposal(log.state, digest_of("b")).command_id == command_id
+    with pytest.raises(BadInput, match="that is `b:"):
+        proposal.open_proposal(log.state, "a")
 
 
 def test_one_goes_back_to_what_was_active_before() -> None:
@@ -126,11 +152,11 @@ def test_one_goes_back_to_what_was_active_before() -> None:
         policy_activation.earlier(log.state, "")
     log.activate("b")
     log.activate("c")
-    assert policy_activation.earlier(log.state, "").name == "b"
-    assert policy_activation.earlier(log.state, "d-a").name == "a"
+    assert policy_activation.earlier(log.state, "").name == snapshot_name("b")
+    assert policy_activation.earlier(log.state, digest_of("a")).name == snapshot_name("a")
     for never in ("c", "d"):
-        with pytest.raises(BadInput, match="was not active before; earlier ones are `b`, `a`"):
-            policy_activation.earlier(log.state, never)
+        with pytest.raises(BadInput, match=r"was not active before; earlier ones are `b:[0-9a-f]{6}`, `a:"):
+            policy_activation.earlier(log.state, snapshot_name(never))
 
 
 @pytest.mark.parametrize(

@@ -84,28 +84,33 @@ def test_stopped_that_nobody_asked_for_is_a_failure() -> None:
     assert (done.stopped, done.word) == (False, "failed")
 
 
-def test_a_handler_that_saw_it_and_returned_is_answered_as_stopped() -> None:
-    """Its output counts like any other."""
+def paid_thrice(each: Call) -> Any:
+    """Does its whole work, with `wait` in the place of a sleep."""
+    for _ in range(3):
+        each.stopping.wait(0.001)
+    return {"paid": 3}
+
+
+@pytest.mark.parametrize("handler", [lambda _: {"whole": True}, lambda each: each.stopping.is_set(), paid_thrice])
+def test_a_handler_that_returned_had_finished(handler: Any) -> None:
+    """Whether or not it looked, its work is done: nobody may say that it was stopped."""
     stopping, answers = asked()
-    done = ran(lambda each: {"half": each.stopping.is_set()}, stopping)
+    done = ran(handler, stopping)
     assert (done.succeeded, done.word) == (True, "finished")
-    assert words(answers.ended(stopped=done.stopped)) == [("c1", "stopped")]
-
-
-def test_a_handler_that_never_looked_had_finished() -> None:
-    """Its work is done, so nobody may say that it was stopped."""
-    stopping, answers = asked()
-    done = ran(lambda _: {"whole": True}, stopping)
     assert words(answers.ended(stopped=done.stopped)) == [("c1", "already_finished")]
 
 
-def test_a_handler_that_looked_only_before_it_was_asked_had_finished() -> None:
-    """What it saw counts, not that it looked."""
-    stopping = Stopping()
-    assert not stopping.is_set()
-    answers = StopAnswers(stopping)
-    answers.ask(STOP, 100.0)
-    assert words(answers.ended(stopped=False)) == [("c1", "already_finished")]
+def test_a_handler_that_fails_while_it_is_asked_to_stop_is_answered_as_stopped() -> None:
+    """It did not finish, by whatever exception it ended; without a stop the same is a failure."""
+
+    def handler(_: Call) -> None:
+        raise InterruptedError
+
+    stopping, answers = asked()
+    done = ran(handler, stopping)
+    assert (done.stopped, done.word, done.detail) == (True, "stopped", "InterruptedError")
+    assert words(answers.ended(stopped=done.stopped)) == [("c1", "stopped")]
+    assert ran(handler, Stopping()).word == "failed"
 
 
 def test_a_handler_that_does_not_end_in_time_is_unknown() -> None:

@@ -6,7 +6,17 @@ import random
 from typing import Any
 
 import pytest
-from control_log_world import JOB, OLGA, PEOPLE, REX, ControlLog, persons
+from control_log_world import (
+    JOB,
+    OLGA,
+    PEOPLE,
+    REX,
+    ControlLog,
+    digest_of,
+    documents_of,
+    persons,
+    snapshot_name,
+)
 
 from sluicegate.schemas.events import Command
 from sluicegate.streams import control_fold, control_scopes
@@ -20,6 +30,7 @@ from sluicegate.streams.control_scopes import (
     Stop,
     kept_revocations,
     kept_stops,
+    with_stop,
 )
 from sluicegate.streams.control_state import COMMANDS
 from sluicegate.streams.control_terms import SnapshotTerms
@@ -80,13 +91,101 @@ def test_stops_are_forgotten_by_later_commands_after_48_hours() -> None:
     assert log.state.paused(*JOB) == "agent:deployer"
 
 
-def test_stops_are_bounded_in_number() -> None:
-    """The latest are kept."""
-    stops = tuple(Stop(str(number), "everything", number, 0, "", None) for number in range(STOPS_MAX + 2))
-    assert [stop.offset for stop in (kept_stops(stops, STOPS_KEPT_MS)[0], kept_stops(stops, 0)[-1])] == [
-        2,
-        STOPS_MAX + 1,
-    ]
+def test_no_stop_of_a_burst_is_dropped() -> None:
+    """A worker may meet them all at once: one too many is refused aloud, and what it names is paused all the same."""
+    log = ControlLog()
+    for number in range(STOPS_MAX):
+        log.say("stop", f"job:j{number}")
+    assert log.state.stops_after(-1, *JOB[:3], "j0") != ()
+    log.say("stop", "agent:deployer")
+    assert log.refused() == "too_many_stops"
+    assert log.state.paused(*JOB) == log.blind.paused(*JOB) == "agent:deployer"
+    assert len(log.state.stops) == len(log.blind.stops) == STOPS_MAX
+
+
+@pytest.mark.parametrize(("scope", "kept"), [("everything", 1), ("job:j0", STOPS_MAX)])
+def test_a_stop_that_covers_earlier_ones_finds_room(scope: str, kept: int) -> None:
+    """The switch for everything always works: it reaches every attempt that those in whose place it stands reached."""
+    stops = tuple(Stop(str(number), f"job:j{number}", number, 0, "", None) for number in range(STOPS_MAX))
+    found = with_stop(stops, Stop("last", scope, STOPS_MAX, 0, "", None))
+    assert found is not None
+    assert (len(found), found[-1].command_id) == (kept, "last")
+    assert kept_stops(found, STOPS_KEPT_MS) == found
+
+
+# --- snapshots
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"documents": "{}"},
+        {"documents": documents_of("b")},
+        {"digest": "0" * 64},
+        {"digest": digest_of("a").upper()},
+        {"name": "a:c0ffee"},
+        {"name": digest_of("a")[:6]},
+        {"name": f":{digest_of('a')[:6]}"},
+    ],
+)
+def test_a_snapshot_is_what_its_digest_says(lie: dict[str, str]) -> None:
+    """Anything else is refused at publication, and takes no honest one's place."""
+    log = ControlLog()
+    log.terms["a"] = SnapshotTerms()
+    log.publish("a", **lie)
+    assert log.state.last_snapshot is not None
+    assert log.state.last_snapshot.code == log.blind.last_snapshot.code == "bad_digest"  # type: ignore[union-attr]
+    log.publish("a")
+    log.activate("a")
+    assert log.active == "a"
+
+
+def test_another_version_of_the_name_does_not_block_the_true_one() -> None:
+    """Whose word for the version is false names what nobody can activate; the true name stands beside it."""
+    log = ControlLog()
+    log.terms.update(
+        a=SnapshotTerms(snapshot_name=snapshot_name("a")), lie=SnapshotTerms(snapshot_name=snapshot_name("a"))
+    )
+    lie = f"lie:{digest_of('a')[:6]}"
+    log.publish("a", name=lie)
+    log.activate("a", policy_snapshot=lie)
+    assert log.refused() == "unusable_snapshot"
+    log.publish("a")
+    log.activate("a")
+    assert (log.active, log.refused()) == ("a", None)
+    log.publish("a")
+    assert log.state.last_snapshot is not None
+    assert log.state.last_snapshot.code == "repeated"
+
+
+def test_an_activation_names_its_snapshot_by_name_and_digest() -> None:
+    """A name that is another's tells those who read the log, or agree, of something else."""
+    log = ControlLog(a=SnapshotTerms(), b=SnapshotTerms())
+    for given in (snapshot_name("b"), "a:000000", None):
+        log.activate("a", policy_snapshot=given)
+        assert (log.refused(), log.active) == ("unknown_snapshot", None)
+
+
+def test_an_activation_names_what_it_replaces() -> None:
+    """Of two operators who looked at the same state one comes first; the other is told to look again."""
+    log = ControlLog(a=SnapshotTerms(), b=SnapshotTerms(), c=SnapshotTerms())
+    log.activate("a", previous=snapshot_name("b"))
+    assert log.refused() == "stale_previous"
+    log.activate("a")
+    log.activate("b", previous=None)
+    assert log.refused() == "stale_previous"
+    log.activate("b")
+    log.activate("c", previous=snapshot_name("a"))
+    assert (log.refused(), log.active) == ("stale_previous", "b")
+
+
+def test_nothing_is_activated_over_what_this_build_cannot_read() -> None:
+    """Whose word the active bundle asks for is unknown, so that nobody's word would be asked for."""
+    log = ControlLog(a=SnapshotTerms(), b=SnapshotTerms())
+    log.activate("a")
+    log.terms["a"] = None
+    log.activate("b")
+    assert (log.refused(), log.active) == ("unusable_active", "a")
 
 
 # --- revoke
@@ -184,7 +283,7 @@ SCOPES = ("everything", "agent:deployer", "tag:prod", "job:j1", "nonsense")
 SIGNERS: dict[str, Any] = {"olga": OLGA, "rex": REX, "ken": PEOPLE["ken"], "rosa": PEOPLE["rosa"]}
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(300))
 def test_who_folds_without_bundles_reaches_the_same_pauses_stops_and_revocations(seed: int) -> None:
     """Whatever is activated, agreed to or refused, with ids used twice and days in between."""
     chance = random.Random(seed)
@@ -196,13 +295,15 @@ def test_who_folds_without_bundles_reaches_the_same_pauses_stops_and_revocations
         if kind == "wait":
             log.later(chance.choice((1, 13, 49)))
             continue
-        proposed = log.state.proposed
+        proposed, named = log.state.proposed, chance.choice(("a", "b", "bad"))
         log.say(
             kind,
             chance.choice(SCOPES),
             chance.choice(list(SIGNERS.values())),
             command_id=f"id{chance.randrange(12)}",
-            policy_digest=f"d-{chance.choice(('a', 'b', 'bad'))}",
+            policy_digest=digest_of(named),
+            policy_snapshot=snapshot_name(named),
+            previous=None if log.state.active is None else log.state.active.name,
             ref=None if proposed is None else proposed.command_id,
             reason="why",
             until_ms=log.now_ms + 1000,

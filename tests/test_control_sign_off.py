@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from control_log_world import JOB, OLGA, PEOPLE, REX, ControlLog, persons
+from control_log_world import JOB, OLGA, PEOPLE, REX, ControlLog, digest_of, persons
 
 from sluicegate.streams.control_fold import ACTIVATED_MAX
 from sluicegate.streams.control_scopes import GLASSES_MAX
-from sluicegate.streams.control_terms import SnapshotTerms
+from sluicegate.streams.control_terms import Person, SnapshotTerms, could_agree
+from sluicegate.streams.identity import Ed25519Signer, Ed25519Verifier
 
 PERSONS = persons(olga=("boss",), ken=("boss",), rosa=("boss", "incident-commander"), mia=())
 ONE = SnapshotTerms(sign_off_people=1, sign_off_roles=("boss",), persons=PERSONS)
@@ -45,12 +46,12 @@ def test_an_activation_waits_for_the_people_the_active_bundle_asks_for() -> None
 
 
 def test_the_new_bundle_may_ask_for_more_people_than_the_active_one() -> None:
-    """Whichever asks for more, so that no bundle is weakened by its successor nor its own wish passed over."""
+    """Both are heard, so that no bundle is weakened by its successor nor its own wish passed over."""
     log = log_of(a=FREE, b=ONE)
     log.activate("b")
     assert log.active == "a"
     assert log.state.proposed is not None
-    assert log.state.proposed.people == 1
+    assert [need.people for need in log.state.proposed.needs] == [1]
 
 
 def test_no_requirement_is_active_at_once() -> None:
@@ -65,7 +66,29 @@ def test_the_roles_of_the_active_bundle_stand_when_both_ask_for_as_many() -> Non
     easy = SnapshotTerms(sign_off_people=1, sign_off_roles=(), persons=PERSONS)
     log = log_of(a=ONE, b=easy)
     log.agree("mia", log.activate("b"), "b")
-    assert (log.refused(), log.active) == ("role_missing", "a")
+    assert (log.refused(), log.active) == (None, "a")
+    unasked = log_of(a=ONE, b=FREE)
+    unasked.agree("mia", unasked.activate("b"), "b")
+    assert (unasked.refused(), unasked.active) == ("role_missing", "a")
+
+
+def test_more_people_are_no_substitute_for_the_role_that_was_asked_for() -> None:
+    """What the active bundle asks for and what the new one asks for must both be met, each for itself."""
+    active = SnapshotTerms(
+        sign_off_people=1, sign_off_roles=("security",), persons=persons(ken=(), rosa=(), mia=("security",))
+    )
+    log = log_of(a=active, b=SnapshotTerms(sign_off_people=2, persons=PERSONS))
+    command_id = log.activate("b")
+    for person, now in (("ken", "a"), ("rosa", "a"), ("mia", "b")):
+        log.agree(person, command_id, "b")
+        assert (log.refused(), log.active) == (None, now)
+
+
+def test_one_word_counts_for_both_bundles() -> None:
+    """A person who fits what both ask for is asked once."""
+    log = log_of(a=ONE, b=SnapshotTerms(sign_off_people=1, persons=PERSONS))
+    log.agree("ken", log.activate("b"), "b")
+    assert log.active == "b"
 
 
 def test_any_reviewer_agrees_where_no_role_is_named() -> None:
@@ -82,6 +105,34 @@ def test_whoever_activates_does_not_agree_as_a_person() -> None:
     assert (log.refused(), log.active) == ("own_activation", "a")
     log.agree("olga", log.activate("b", signer=REX), "b")
     assert log.active == "b"
+
+
+def test_one_key_is_one_person_under_two_names() -> None:
+    """Whoever holds one key cannot agree twice, nor to what the same key activated."""
+    both = {**persons(ken=("boss",)), "person/kim": persons(ken=("boss",))["person/ken"]}
+    log = log_of(a=SnapshotTerms(sign_off_people=2, persons=both), b=FREE)
+    kim = Ed25519Signer("person/kim", b"k" * 32)
+    command_id = log.activate("b")
+    log.agree("ken", command_id, "b")
+    log.say("sign_off", signer=kim, ref=command_id, policy_digest=digest_of("b"))
+    assert (log.refused(), log.active) == ("signed_before", "a")
+
+
+def test_whoever_activates_does_not_agree_under_another_name_of_the_same_key() -> None:
+    """`operator/olga` and `person/zoe` with one key are one signer."""
+    zoe = Ed25519Signer("person/zoe", b"o" * 32)
+    log = log_of(
+        a=SnapshotTerms(sign_off_people=1, persons={zoe.key_id: Person(Ed25519Verifier(zoe.public()))}), b=FREE
+    )
+    log.say("sign_off", signer=zoe, ref=log.activate("b"), policy_digest=digest_of("b"))
+    assert (log.refused(), log.active) == ("own_activation", "a")
+
+
+def test_who_could_agree_counts_each_key_once_and_not_the_operators() -> None:
+    """So that what nobody could bring about is refused before it is published."""
+    people = {**persons(olga=(), ken=()), "person/kim": persons(ken=())["person/ken"], **persons(rosa=())}
+    able = could_agree(SnapshotTerms(persons=people), OLGA.key_id, PEOPLE["rosa"].public())
+    assert [each.verifier.public for each in able] == [PEOPLE["ken"].public()]
 
 
 def test_one_person_counts_once() -> None:
@@ -144,23 +195,23 @@ def test_a_going_back_needs_the_same_word() -> None:
     """A rollback is an activation like any other; the former snapshots are known in their order."""
     log = log_of(a=FREE, b=ONE)
     log.agree("ken", log.activate("b"), "b")
-    assert list(log.state.activated) == ["d-a", "d-b"]
+    assert list(log.state.activated) == [digest_of("a"), digest_of("b")]
     command_id = log.activate("a")
     assert log.last.code == "awaiting_sign_off"
     log.agree("ken", command_id, "a")
-    assert list(log.state.activated) == ["d-a", "d-b", "d-a"]
+    assert list(log.state.activated) == [digest_of(each) for each in "aba"]
 
 
 def test_former_activations_are_bounded() -> None:
     """The latest are known; the same snapshot again is not counted twice."""
     log = log_of(a=FREE, b=FREE)
     log.activate("a")
-    assert log.state.activated == ("d-a",)
+    assert log.state.activated == (digest_of("a"),)
     for _ in range(ACTIVATED_MAX):
         log.activate("b")
         log.activate("a")
     assert len(log.state.activated) == ACTIVATED_MAX
-    assert log.state.activated[-1] == "d-a"
+    assert log.state.activated[-1] == digest_of("a")
 
 
 # --- break-glass
@@ -210,6 +261,32 @@ def test_a_break_glass_without_an_end_is_refused() -> None:
     log = log_of(a=GLASS)
     log.say("break_glass", signer=PEOPLE["rosa"], reason="fire")
     assert log.refused() == "bad_until"
+
+
+def test_a_glass_covers_by_the_actions_own_tags() -> None:
+    """An agent adds tags as it likes, and must not choose by them what runs without a person."""
+    log = log_of(a=GLASS)
+    broken(log, scope="tag:hotfix")
+    job = ("deployer", "job.deploy.prod", ("hotfix",), "j1")
+    assert log.state.glass(log.now_ms, *job) is None
+    assert log.state.glass(log.now_ms, *job, action_tags=("prod",)) is None
+    assert log.state.glass(log.now_ms, *job, action_tags=("hotfix",)) is not None
+
+
+def test_a_pause_of_an_added_tag_stands_before_a_glass() -> None:
+    """What forbids keeps its wide cover: the tags that the agent added count there."""
+    log = log_of(a=GLASS)
+    broken(log, scope="tag:hotfix")
+    log.say("pause", "tag:risky")
+    assert log.state.glass(log.now_ms, "d", "job.x", ("hotfix", "risky"), "j1", ("hotfix",)) is None
+    assert log.state.glass(log.now_ms, "d", "job.x", ("hotfix",), "j1", ("hotfix",)) is not None
+
+
+def test_no_glass_is_broken_over_a_job() -> None:
+    """A job id is the agent's choice: the one that was announced would be the one it takes."""
+    log = log_of(a=GLASS)
+    broken(log, scope="job:j1")
+    assert (log.refused(), log.state.glasses) == ("bad_scope", ())
 
 
 def test_a_bundle_that_names_no_role_has_no_glass_to_break() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
+import pytest
 import rfc8785
 import yaml
 from world import OPERATOR, PEOPLE, World, policy_files
 
+from sluicegate.policies.faults import PolicyFaults
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors.control import snapshot_terms
-from sluicegate.schemas.events import Closed, Command, Decision, Grant, Held
-from sluicegate.streams.control_state import COMMANDS, Snapshot
+from sluicegate.schemas.events import Closed, Command, Decision, Grant, Held, SnapshotPublished
+from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, Snapshot
 
 
 def files(**bundle: Any) -> dict[str, str]:
@@ -125,4 +128,72 @@ def test_a_job_that_waits_for_people_is_over_once_it_is_revoked() -> None:
     assert grants(world) == []
     closed = world.last("job.decisions", Closed)
     assert (closed.job_id, closed.by) == ("j1", OPERATOR.key_id)
+    assert world.verified().clean
+
+
+SPARE = {"Q": "R", "g": "h", "w": "x", "A": "B", "E": "F", "I": "J", "M": "N", "U": "V", "Y": "Z", "c": "d"}
+SPARE |= {"k": "l", "o": "p", "s": "t", "0": "1", "4": "5", "8": "9"}
+"""The last sign of a key's base64, and the one that stands for the same bytes."""
+
+
+@pytest.mark.parametrize("second", ["as it is", "respelled"])
+def test_two_people_with_one_key_are_a_fault_however_it_is_spelled(second: str) -> None:
+    """Base64 has several spellings of the same bytes, and one key must not count as two people."""
+    key = base64.b64encode(PEOPLE["ken"].public()).decode()
+    again = key if second == "as it is" else f"{key[:-2]}{SPARE[key[-2]]}="
+    assert base64.b64decode(again, validate=True) == PEOPLE["ken"].public()
+    people = [{"id": "rosa", "name": "R", "public_key": key}, {"id": "kim", "name": "K", "public_key": again}]
+    with pytest.raises(PolicyFaults, match="`rosa` has the same public key"):
+        parse_bundle(policy_files(**{"reviewers.yaml": yaml.safe_dump({"people": people})}))
+
+
+def test_a_key_has_one_spelling() -> None:
+    """Whoever compares two bundles, or greps for a key, finds it."""
+    key = base64.b64encode(PEOPLE["ken"].public()).decode()
+    people = [{"id": name, "name": name} for name in ("ken", "rosa")]
+    people[0]["public_key"] = f"{key[:-2]}{SPARE[key[-2]]}="
+    with pytest.raises(PolicyFaults, match=f"write `{re.escape(key)}`"):
+        parse_bundle(policy_files(**{"reviewers.yaml": yaml.safe_dump({"people": people})}))
+
+
+@pytest.mark.parametrize("sec", [24 * 3600, 24 * 3600 + 1])
+def test_a_glass_stays_broken_for_a_day_at_most(sec: int) -> None:
+    """Its reviews are due within a day: a longer one would outlast them."""
+    given = files(break_glass={"role": "incident-commander", "max_sec": sec})
+    if sec == 24 * 3600:
+        assert parse_bundle(given).settings.break_glass is not None
+        return
+    with pytest.raises(PolicyFaults, match="at most 86400"):
+        parse_bundle(given)
+
+
+def test_a_lie_about_what_changes_is_a_fault() -> None:
+    """People agree to the words of an activation: `verify` finds them anew, and the name of what was replaced binds."""
+    world = World(files())
+    world.activate(files(default="deny"))
+    assert world.verified().clean
+    bundle, active = parse_bundle(files(default="allow")), world.state().active
+    assert active is not None
+    published = SnapshotPublished(
+        name=bundle.snapshot_name,
+        digest=bundle.snapshot_digest,
+        documents=rfc8785.dumps(dict(bundle.documents)).decode(),
+        publisher=OPERATOR.key_id,
+        git_dirty=False,
+    )
+    world.signed(OPERATOR, SNAPSHOTS, published.digest, published)
+    given: dict[str, Any] = {
+        "policy_snapshot": published.name,
+        "policy_digest": published.digest,
+        "previous": active.name,
+    }
+    world.command("activate", difference=["nothing changes"], **given)
+    assert world.state().active != active
+    assert [fault.kind for fault in world.verified().faults] == ["difference"]
+
+
+def test_a_refused_activation_may_say_anything() -> None:
+    """Nobody judged by it, and its refusal stands in the log."""
+    world = World(files())
+    world.command("activate", policy_snapshot="v9:000000", policy_digest="0" * 64, difference=["all is well"])
     assert world.verified().clean

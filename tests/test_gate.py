@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -342,11 +343,12 @@ def test_a_snapshot_that_does_not_compile_is_not_activated(world: World) -> None
     from sluicegate.schemas.events import SnapshotPublished
 
     before = world.state().active
-    bad = SnapshotPublished(
-        name="v1:bad", digest="bad", documents='{"a.yaml":{"rules":1}}', publisher=OPERATOR.key_id, git_dirty=False
-    )
-    world.signed(OPERATOR, "policy.snapshots", "bad", bad)
-    world.command("activate", policy_snapshot="v1:bad", policy_digest="bad")
+    documents = '{"a.yaml":{"rules":1}}'
+    digest = hashlib.sha256(documents.encode()).hexdigest()
+    name = f"v1:{digest[:6]}"
+    bad = SnapshotPublished(name=name, digest=digest, documents=documents, publisher=OPERATOR.key_id, git_dirty=False)
+    world.signed(OPERATOR, "policy.snapshots", digest, bad)
+    world.command("activate", policy_snapshot=name, policy_digest=digest)
     state = world.state()
     assert state.last is not None
     assert (state.last.accepted, state.last.code, state.active) == (False, "unusable_snapshot", before)

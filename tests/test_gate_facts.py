@@ -2,57 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 import yaml
+from gate_world import PASS, REFUNDS, done, facts, files, refund
 from world import ARTICLE, World, policy_files
 
 from sluicegate.policies.anomaly import COLD_START_EVENTS
-from sluicegate.processors.gate_facts import RETRIES_MAX
-from sluicegate.schemas.events import ApprovalRequest, Closed, Decision, Refused
-
-ACTIONS = {
-    "actions": [
-        {
-            "topics": ["job.support.*refund*"],
-            "facts": {"amount_usd": "order.total_usd", "affected_users": "recipients.#"},
-            "retry_identity": ["order.id"],
-            "target": "order.id",
-        }
-    ]
-}
-REFUNDS = """
-rules:
-  - { id: many, match: { topics: ["job.support.*"], count_1h_above: 50 }, decision: require_approval }
-  - { id: split, match: { topics: ["job.support.*"], amount_usd_24h_above: 100 }, decision: require_approval }
-  - { id: small, match: { topics: ["job.support.*"], amount_usd_below: 100 }, decision: allow }
-"""
-PASS = 'rules: [{ id: pass, match: { topics: ["*"] }, decision: allow }]\n'
-
-
-def files(**extra: str) -> dict[str, str]:
-    base = policy_files()
-    del base["safety-policy.yaml"]
-    return {**base, "actions.yaml": yaml.safe_dump(ACTIONS), **{f"{name}.yaml": text for name, text in extra.items()}}
-
-
-def refund(world: World, job: str, amount: Any, topic: str = "job.support.refund", order: str = "") -> Decision:
-    payload = {"order": {"id": order or job, "total_usd": amount}}
-    world.submit(job, topic, json.dumps(payload).encode())
-    return next(each for each in world.events("job.decisions", Decision)[::-1] if each.job_id == job)
-
-
-def facts(decision: Decision) -> dict[str, float | None]:
-    return {fact.name: fact.value for fact in decision.facts}
-
-
-def done(world: World, job: str) -> None:
-    (grant,) = world.grants(job)
-    world.start(grant)
-    world.finish(grant)
-
+from sluicegate.schemas.events import ApprovalRequest, Decision
 
 # --- windows
 
@@ -109,6 +65,35 @@ def test_what_is_judged_again_counts_once() -> None:
     assert facts(last)["amount_usd_24h"] == 101.0
 
 
+def test_a_window_that_comes_with_another_policy_holds_what_is_judged_again() -> None:
+    """Jobs that wait for people are counted by a rule that comes meanwhile, each as it is judged again."""
+    world = World(files(all='rules: [{ id: ask, match: { topics: ["*"] }, decision: require_approval }]\n'))
+    for number in range(3):
+        refund(world, f"j{number}", 100)
+    capped = """
+rules:
+  - { id: much, match: { topics: ["job.support.*"], amount_usd_24h_above: 150 }, decision: deny }
+  - { id: pass, match: { topics: ["*"] }, decision: allow }
+"""
+    world.activate(files(all=capped))
+    for number in range(3):
+        world.decide(f"j{number}", "approve")
+    last = [each for each in world.events("job.decisions", Decision) if each.again_after]
+    assert [each.decision for each in last] == ["ALLOW", "DENY", "DENY"]
+
+
+def test_what_is_judged_again_after_the_window_holds_its_own_share() -> None:
+    """The window always holds the intent that is judged."""
+    half = REFUNDS.replace("24h_above: 100", "30m_above: 100")
+    world = World(files(refunds=half))
+    refund(world, "j1", 101)
+    world.log.advance(50 * 60_000)
+    world.activate(files(refunds=half, more=PASS))
+    refund(world, "j2", 80)
+    world.decide("j1", "approve")
+    assert facts(world.last("job.decisions", Decision))["amount_usd_30m"] == 181.0
+
+
 def test_a_window_that_nothing_asks_for_any_more_is_dropped() -> None:
     """A rule that is gone leaves no sums behind, and one that comes begins to count with its snapshot."""
     world = World(files(refunds=REFUNDS))
@@ -163,13 +148,33 @@ def test_after_an_hour_without_a_try_nothing_is_a_retry() -> None:
 
 
 def test_other_orders_do_not_make_a_storm_forgotten() -> None:
-    """What was tried more often is forgotten last, so a flood of new things hides no storm."""
+    """Each thing has a count of its own, so a flood of other things hides no storm."""
     world = World(files(retries=RETRIES))
     for number in range(2):
         refund(world, f"j{number}", 1, order="o-1")
-    for number in range(RETRIES_MAX + 20):
-        refund(world, f"k{number}", 1)
+        for other in range(150):
+            refund(world, f"k{number}-{other}", 1)
     assert facts(refund(world, "j9", 1, order="o-1"))["retry_count"] == 2.0
+
+
+def test_another_spelling_of_the_topic_or_the_number_is_the_same_try() -> None:
+    """What the entry of actions.yaml says is one thing stays one, however its agent spells it."""
+    world = World(files(retries=RETRIES))
+    for number, order in enumerate(("7", "7.0", "7")):
+        payload = f'{{"order":{{"id":{order},"total_usd":1}}}}'.encode()
+        world.submit(f"j{number}", f"job.support.refund{number}", payload)
+    assert facts(world.last("job.decisions", Decision))["retry_count"] == 2.0
+
+
+def test_tries_are_forgotten_in_the_state_too() -> None:
+    """An hour after the last try its entry goes, and what is kept for longer holds nothing back."""
+    world = World(files(retries=RETRIES))
+    for hour in range(6):
+        for number in range(20):
+            refund(world, f"j{hour}-{number}", 1)
+        world.log.advance(3_700_000)
+    names = [name for store in world.engines[0]._group.state.values() for name in store]
+    assert len([name for name in names if name.startswith("tries/")]) <= 40
 
 
 FIRST = """
@@ -303,51 +308,3 @@ def test_whoever_decides_sees_the_facts_the_judgement_rests_on() -> None:
         "amount_usd_24h": "computed",
         "count_1h": "computed",
     }
-
-
-# --- limits and schemas
-
-
-def test_distinct_topics_in_a_day_are_limited() -> None:
-    """Topics already used that day still pass; the next day counts anew."""
-    world = World(files(free=PASS), topics_per_day_max=2)
-    for number in range(3):
-        world.submit(f"j{number}", f"job.made.up-{number}")
-    assert world.last("job.decisions", Refused).code == "topics_per_day_max"
-    world.submit("again", "job.made.up-1")
-    assert world.last("job.decisions", Decision).job_id == "again"
-    world.log.advance(86_400_000)
-    world.submit("tomorrow", "job.made.up-7")
-    assert world.last("job.decisions", Decision).job_id == "tomorrow"
-
-
-def test_a_payload_that_is_not_as_actions_wants_it_is_refused() -> None:
-    """The refusal names the place in the schema; decisions are read by others, so it holds no word of the payload."""
-    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "maximum": 3}}}
-    actions = yaml.safe_dump({"actions": [{"topics": ["*"], "payload_schema": schema}]})
-    world = World({**files(free=PASS), "actions.yaml": actions})
-    world.submit("j1", "job.x", b'{"n":4}')
-    refused = world.last("job.decisions", Refused)
-    assert (refused.code, refused.message) == (
-        "payload_schema",
-        "the payload is not as actions.yaml wants it: `properties.n.maximum` does not hold",
-    )
-    world.submit("j2", "job.x", b'{"n":3}')
-    assert world.last("job.decisions", Decision).job_id == "j2"
-
-
-# --- taking back
-
-
-def test_a_revocation_takes_back_what_waits_for_a_person() -> None:
-    """An approval that comes after it grants nothing; a job that comes after it is judged as ever."""
-    world = World()
-    world.submit("j1", "job.deploy.web")
-    world.command("revoke", "agent:deployer", reason="key leaked")
-    world.decide("j1", "approve")
-    closed = world.last("job.decisions", Closed)
-    assert (closed.outcome, closed.by, closed.reason) == ("withdrawn", "operator/olga", "revoked: key leaked")
-    assert world.grants("j1") == []
-    world.submit("j2", "job.crm.read")
-    assert len(world.grants("j2")) == 1
-    assert world.verified().faults == []

@@ -278,8 +278,8 @@ def test_of_the_newly_spared_it_says_what_people_had_said() -> None:
     assert [change.asked for change in report.widened] == ["denied", "approved", "denied", "open"]
 
 
-def test_agents_and_payloads_that_the_bundle_would_not_take_are_refused() -> None:
-    """Neither wider nor tighter: the gate would not have judged them."""
+def test_agents_that_the_bundle_does_not_enrol_are_refused_and_payloads_that_do_not_fit_are_denied() -> None:
+    """The one is neither wider nor tighter, since the gate would not have judged it; the other is a denial."""
     world = World(files(PASS))
     refund(world, "j1")
     refund(world, "j2", agent="reader")
@@ -288,10 +288,10 @@ def test_agents_and_payloads_that_the_bundle_would_not_take_are_refused() -> Non
     schema = {"actions": [{"topics": ["*"], "payload_schema": {"type": "object", "required": ["why"]}}]}
     report = impact(world, PASS, agents=yaml.safe_dump(without), actions=yaml.safe_dump(schema))
     assert [(each.agent_id, each.why.partition(":")[0], each.intents) for each in report.refused] == [
-        ("deployer", "payload_schema of job.support.refund", 1),
         ("reader", "the bundle does not enrol the agent", 1),
     ]
-    assert (report.widened_count, report.tightened_count, report.after.decisions) == (0, 0, {"REFUSED": 2})
+    assert (report.widened_count, report.tightened) == (0, {"actions/payload-schema": 1})
+    assert report.after.decisions == {"REFUSED": 1, "DENY": 1}
 
 
 # --- modes

@@ -42,8 +42,8 @@ def answer(world: World, word: Any = "stopped", worker: str = "w1", **changes: A
 def revoke(world: World, **changes: Any) -> None:
     """A worker refuses the job's grant as revoked."""
     grant = grant_of(world)
-    given: dict[str, Any] = {**ids(grant), "worker_id": "w1", "granted_seq": grant.granted_seq, **changes}
-    world.plain("job.starts", grant.agent_id, GrantRefused(code="revoked", message="`operator/olga` revoked", **given))
+    given: dict[str, Any] = {**ids(grant), "worker_id": "w1", "granted_seq": grant.granted_seq, "message": "revoked"}
+    world.plain("job.starts", grant.agent_id, GrantRefused(code="revoked", **{**given, **changes}))
     world.run()
 
 
@@ -133,3 +133,27 @@ def test_a_revoked_grant_that_starts_after_all_is_an_incident(world: World) -> N
     world.start(grant_of(world))
     refused = world.last("job.results", Refused)
     assert (refused.code, refused.incident) == ("already_started", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({"command_id": "c" * 200, "detail": "d" * 1000}, True),
+        ({"command_id": "c" * 201}, False),
+        ({"detail": "d" * 1001}, False),
+    ],
+)
+def test_a_workers_answer_has_a_longest_form(world: World, changes: dict[str, str], taken: bool) -> None:
+    """It is copied into a journal that is kept for ever."""
+    world.start(grant_of(world))
+    answer(world, **changes)
+    assert bool(stops(world)) == taken
+    assert [event.code for event in world.events("job.results", Refused)] == ([] if taken else ["malformed"])
+    assert world.verified().clean
+
+
+def test_what_a_worker_says_of_a_revocation_is_called_its_word(world: World) -> None:
+    """Nobody else has said it; and no more than 200 characters of it are passed on."""
+    revoke(world, message="m" * 5000)
+    assert world.last("job.results", AttemptEnded).detail == "worker says: " + "m" * 200
+    assert len(world.last("job.decisions", Closed).reason or "") < 1000

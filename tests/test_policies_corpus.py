@@ -20,7 +20,7 @@ from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.evaluate import Judgement
 from sluicegate.policies.load import parse_bundle, read_folder
 from sluicegate.policies.subject import declared_facts, own_share, subject_of
-from sluicegate.policies.windows import COUNT, add, sum_of
+from sluicegate.policies.windows import COUNT, add, sum_of, value_of
 
 CORPUS = Path(__file__).parent / "corpus"
 BUNDLES = Path(__file__).parents[1] / "policies" / "bundles"
@@ -77,7 +77,7 @@ def _windows(policy: CompiledPolicy, case: dict[str, Any]) -> dict[str, float | 
                 for _ in range(earlier.get("times", 1)):
                     slices = add(slices, window, NOW_MS - earlier["minutes"] * 60_000, share)
         if window.fact == COUNT or window.fact in policy.action(case["topic"]).facts:
-            found[window.name] = None if share is None else sum_of(slices, window, NOW_MS) / 1_000
+            found[window.name] = None if share is None else value_of(sum_of(slices, window, NOW_MS))
     return found
 
 

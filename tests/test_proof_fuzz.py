@@ -61,8 +61,13 @@ def _assert_helpful(fault: Fault, texts: Mapping[str, str]) -> None:
     assert 1 <= fault.column <= len(lines[fault.line - 1] if fault.line <= len(lines) else "") + 1, fault
 
 
-def _elsewhere(text: str) -> Any:
-    """What another reader makes of a text that we accept; libyaml takes tabs where the one in Python takes none."""
+def _elsewhere(name: str, text: str) -> Any:
+    """What another reader makes of a text that we accept; libyaml takes tabs where the one in Python takes none.
+
+    A `.json` file is JSON and no YAML: there a colon may stand in another line than its key, and U+2028 is a letter.
+    """
+    if name.endswith(".json"):
+        return msgspec.json.decode(text)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -71,7 +76,7 @@ def _elsewhere(text: str) -> Any:
 
 def _digest_elsewhere(texts: Mapping[str, str]) -> str:
     """The digest as anybody computes it, by the rule of the snapshot's name."""
-    return hashlib.sha256(rfc8785.dumps({name: _elsewhere(text) for name, text in texts.items()})).hexdigest()
+    return hashlib.sha256(rfc8785.dumps({name: _elsewhere(name, text) for name, text in texts.items()})).hexdigest()
 
 
 def _read(texts: Mapping[str, str]) -> Bundle | None:

@@ -29,7 +29,7 @@ FILES: Final = (
 NO_PART_OF_JUDGING: Final = {
     *("CompiledPolicy.__init__", "CompiledPolicy.levels", "CompiledPolicy._facts_asked", "_own_rule"),
     *("key_problem", "_range_problem", "fact_name_problem", "empty_range", "_vocabulary", "_begins_with", "is_known"),
-    *("pattern_problem", "path_problem", "window_problem", "schema_problem", "PayloadSchema.fault"),
+    *("pattern_problem", "path_problem", "window_problem", "schema_problem"),
 }
 """Functions of these files that only find faults of documents or answer questions about them: other tests' subject."""
 JUDGES: Final = (
@@ -40,7 +40,7 @@ JUDGES: Final = (
 """The tests that a mutant must get past, the quickest first."""
 PRELOAD: Final = (
     *("pytest", "_pytest.assertion", "_pytest.assertion.rewrite", "pydantic", "yaml", "rfc8785", "msgspec"),
-    *("jsonschema", "referencing", "jsonschema.exceptions", "sluicegate.schemas.records", "sluicegate.schemas.events"),
+    *("re2", "sluicegate.schemas.records", "sluicegate.schemas.events"),
 )
 PROCESSES: Final = 2
 TIMEOUT_SEC: Final = 120.0

@@ -13,7 +13,7 @@ from sluicegate.policies.constraints import problem_of
 from sluicegate.policies.load import parse_documents
 from sluicegate.policies.paths import MISSING, compile_path, read_path
 from sluicegate.policies.subject import own_share, subject_of
-from sluicegate.policies.windows import SUM_MAX, add, sum_of, thousandths, window_of
+from sluicegate.policies.windows import SUM_MAX, UNITS, add, millionths, sum_of, window_of
 
 PAYLOAD: dict[str, Any] = {
     "total": 5,
@@ -84,11 +84,20 @@ def test_the_longest_window_is_a_year(name: str, known: bool) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0, 0), (-5, 0), (0.0001, 1), (1.1, 1_100), (1e300, SUM_MAX), (float("inf"), SUM_MAX), (10**300, SUM_MAX)],
+    [
+        (0, 0),
+        (-5, 0),
+        (1e-7, 1),
+        (10.0005, 10_000_500),
+        (1.1, 1_100_000),
+        (1e300, SUM_MAX),
+        (float("inf"), SUM_MAX),
+        (10**300, SUM_MAX),
+    ],
 )
-def test_amounts_add_up_in_whole_thousandths(value: float, expected: int) -> None:
+def test_amounts_add_up_in_whole_millionths(value: float, expected: int) -> None:
     """Rounded up, never negative, and bounded however large the amount is."""
-    assert thousandths(value) == expected
+    assert millionths(value) == expected
 
 
 def _policy() -> CompiledPolicy:
@@ -139,7 +148,7 @@ FIRST = {"first_time_action": True, "retry_count": 0, "anomaly_score": 0.0, "con
         (2.5, 2.5, 2.5),
         (0, 0, 0),
         (-3, -3, 0),
-        (10**30, float(SUM_MAX), SUM_MAX / 1_000),
+        (10**30, float(SUM_MAX), float(SUM_MAX)),
         (-(10**30), -float(SUM_MAX), 0),
         (None, None, None),
         ("20", None, None),
@@ -244,9 +253,9 @@ def test_a_constraint_is_of_its_type_to_the_letter(name: str, good: list[Any], b
 
 def test_a_share_too_large_for_a_window_fills_it() -> None:
     """From the largest sum on, and for whole numbers that no float holds, a share is the largest sum."""
-    assert thousandths(SUM_MAX // 1_000) == SUM_MAX
-    assert thousandths(10**400) == SUM_MAX
-    assert thousandths(SUM_MAX // 1_000 - 1) == SUM_MAX // 1_000 * 1_000 - 1_000
+    assert millionths(SUM_MAX // UNITS) == SUM_MAX
+    assert millionths(10**400) == SUM_MAX
+    assert millionths(SUM_MAX // UNITS - 1) == (SUM_MAX // UNITS - 1) * UNITS
 
 
 def test_a_share_that_is_no_finite_number_is_unknown() -> None:

@@ -208,7 +208,9 @@ def test_each_command_counts_or_is_refused_by_name(
     before = world.state()
     assert before.active is not None
     fields = {"command_id": "new", "kind": "pause", "scope": "everything", "by": OPERATOR.key_id, **changes}
-    command = Command(**{"policy_digest": before.active.digest, **fields})
+    name = before.active.name
+    active = {"policy_snapshot": name, "policy_digest": before.active.digest, "previous": name}
+    command = Command(**{**active, **fields})
     world.signed(OPERATOR, "control.commands", key, command)
     after = world.state()
     assert after.last is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import time
 from typing import Any
 
 import msgspec
@@ -72,6 +73,75 @@ def test_depth_is_bounded(pair: str) -> None:
     for levels in (DEPTH_MAX, DEPTH_MAX + 1, 100_000):
         with pytest.raises(BadPayload, match="nested deeper"):
             parse_strict(nested(levels))
+
+
+def _said(content: bytes) -> str:
+    try:
+        parse_strict(content)
+    except BadPayload as refused:
+        return str(refused)
+    return "read"
+
+
+def _below(frames: int, content: bytes) -> str:
+    return _said(content) if frames == 0 else _below(frames - 1, content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 900, b'{"a":' * 980, b"[" * 100_000, b"[" * 63 + b"]" * 63, b"[1", b"1" * 5_000]
+)
+def test_the_answer_does_not_depend_on_who_asks(content: bytes) -> None:
+    """However much of the stack is used already, the bytes decide."""
+    assert len({_below(frames, content) for frames in (0, 100, 300, 600)}) == 1
+
+
+@pytest.mark.parametrize("text", [b"[" * 100, b'\\"[' * 100, b"\\\\", b"]" * 3, b'{\\"' * 70])
+def test_brackets_in_text_do_not_nest(text: bytes) -> None:
+    """Only brackets between strings count."""
+    assert _said(b'["' + text + b'"]') == "read"
+    assert _said(b"[" + b"[[]], {}," * 100 + b'"' + text + b'"]') == "read"
+    assert "nested deeper" in _said(b"[" * DEPTH_MAX + b'"' + text + b'"' + b"]" * DEPTH_MAX)
+
+
+def test_the_depth_is_found_in_one_pass() -> None:
+    """Strings without an end, quotes upon quotes: each byte is looked at once."""
+    for piece in (b'"', b'\\"', b'"\\', b'["', b'[\\"', b'{"a":"', b"[]"):
+        begin = time.process_time()
+        assert _said(b"[" * 70 + b"]" * 70 + piece * 250_000) != "read"
+        assert _said(b'["' + piece * 250_000) != "read"
+        assert _said(b'["' + b"[" * 70 + piece * 250_000) != "read"
+        assert time.process_time() - begin < 10.0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"\\ud800":1,"\\ud800":2}', "half a surrogate pair is no Unicode; send whole characters"),
+        (b'["\\uDFFF"]', "half a surrogate pair is no Unicode; send whole characters"),
+        (b'["\\udc00\\ud800"]', "half a surrogate pair is no Unicode; send whole characters"),
+        (b'["\\ud800\\ud800\\udc00"]', "half a surrogate pair is no Unicode; send whole characters"),
+        (b'["\\ud83d\\ude00", "\\\\ud800", "\\u00e9"]', "read"),
+        (b"\xff", "not UTF-8; send one JSON value in UTF-8"),
+        (b"[secret]", "not JSON; send one JSON value in UTF-8"),
+        (b'["secret\n"]', "not JSON; send one JSON value in UTF-8"),
+        (b"[" + b"7" * 640 + b"]", "read"),
+        (b"[" + b"7" * 641 + b"]", "a whole number has more than 640 characters; send it as a string"),
+        (b"[1e999]", "a number is too large; send it as a string"),
+        (b"{" + (b'"' + b"k" * 99 + b'":1,') * 2 + b'"a":1}', f"key `{'k' * 40}` stands twice in one object; keep one"),
+    ],
+)
+def test_the_words_of_a_refusal_are_ours_and_can_be_written_down(content: bytes, said: str) -> None:
+    """The words of an interpreter change; those of a payload may be secret, long, or no text (RFC 8259, 8.2)."""
+    assert _said(content) == said
+    assert said.encode().isascii()
+
+
+def test_a_doubled_key_is_found_in_one_pass() -> None:
+    """The last one of very many keys."""
+    keys = ",".join(f'"{number}":1' for number in range(200_000))
+    begin = time.process_time()
+    assert "`199999`" in _said(("{" + keys + ',"199999":2}').encode())
+    assert time.process_time() - begin < 10.0
 
 
 def test_hostile_bytes_raise_bad_payload_and_nothing_else() -> None:

@@ -12,6 +12,7 @@ import msgspec
 import rfc8785
 import yaml
 
+from sluicegate.cli.control_log import compared
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors import desk, gate, outputs
 from sluicegate.processors.control import Control, snapshot_terms
@@ -142,6 +143,7 @@ class World:
 
     def activate(self, files: dict[str, str], **settings: int) -> None:
         bundle = parse_bundle(files)
+        told = compared(self.state(), bundle)
         documents = rfc8785.dumps(dict(bundle.documents)).decode()
         snapshot = SnapshotPublished(
             name=bundle.snapshot_name,
@@ -156,6 +158,7 @@ class World:
             policy_snapshot=bundle.snapshot_name,
             policy_digest=bundle.snapshot_digest,
             settings=json.dumps(settings),
+            **told,
         )
 
     def command(self, kind: Any, scope: str = "everything", **fields: Any) -> None:

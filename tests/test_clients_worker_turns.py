@@ -1,0 +1,145 @@
+"""A worker's turn without a broker: what it does while nothing can be taken, and once no command is heard any more."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from clients_events import grant
+from clients_world import Control
+
+from sluicegate.clients.attempts import Attempt, Call
+from sluicegate.clients.intake import Waiting
+from sluicegate.clients.worker import Worker
+from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.errors import LoginRefused
+from sluicegate.schemas.events import Event, StopAnswered
+from sluicegate.streams.control_fold import ControlFold
+from sluicegate.streams.control_reader import ControlConfig, ControlReader
+from sluicegate.streams.control_scopes import Stop
+from sluicegate.streams.control_state import ControlState
+from sluicegate.streams.engine import Out, Record
+from sluicegate.streams.registry import registry_for
+from sluicegate.streams.settings import Settings
+from sluicegate.streams.transact import NothingWritten
+
+CODEC = Codec(registry_for(""))
+
+
+class Grants:
+    """Grants that wait, as many as a test says; none can be taken for good."""
+
+    def __init__(self, *waiting: Waiting) -> None:
+        self.waiting, self.assigned = list(waiting), True
+
+    def poll(self, _: float) -> None:
+        pass
+
+    def offsets(self, _: list[Waiting]) -> list[Any]:
+        return []
+
+    def metadata(self) -> None:
+        return None
+
+    def take(self, taken: list[Waiting]) -> None:
+        self.waiting = [each for each in self.waiting if each not in taken]
+
+
+class Written:
+    """A transactor that remembers; one that takes grants aborts."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def commit(self, outs: list[Out], *taking: Any) -> list[Any]:
+        if taking:
+            raise NothingWritten("a rebalance")
+        self.events += [CODEC.decode(out.value) for out in outs]
+        return []
+
+
+def worker(control: Any) -> Worker:
+    return Worker(Settings(), "default", {"job.*": lambda _: {}}, control=control)
+
+
+def turn(of: Worker, grants: Grants, control: Any, written: Written | None = None) -> Written:
+    """One turn of the worker."""
+    given: Any = Written() if written is None else written
+    with_grants: Any = grants
+    of._tick(given, with_grants, control)
+    found: Written = given
+    return found
+
+
+def running(of: Worker, beat_at: float = 1e12) -> tuple[Attempt, threading.Event]:
+    """An attempt whose handler ends when it is asked to stop, and what says that it has ended."""
+    attempt, ended = Attempt(grant(), (), beat_at), threading.Event()
+
+    def handler(call: Call) -> None:
+        call.stopping.wait(30)
+        call.stopping.check()
+
+    def done(finished: Any) -> None:
+        of._finished.put(finished)
+        ended.set()
+
+    call = Call(
+        job_id="j1",
+        topic="job.read",
+        payload={},
+        constraints={},
+        attempt=1,
+        agent_id="a",
+        progress=attempt.progress,
+        stopping=attempt.stopping,
+    )
+    of._running[attempt.grant.grant_id] = attempt
+    attempt.run(handler, call, done)
+    return attempt, ended
+
+
+def dead_reader() -> ControlReader[ControlState]:
+    """A reader whose login was refused after it had begun."""
+    config = ControlConfig(connection={}, group="g", instance="1")
+    reader = ControlReader(config, ControlFold(CODEC, "default", {}), ControlState())
+    reader._failure = LoginRefused("password changed")
+    return reader
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_whose_reader_of_commands_has_died_ends(busy: bool) -> None:
+    """Also while all its slots are full or no grant waits: nobody could pause or stop it any more."""
+    reader = dead_reader()
+    of = worker(reader)
+    if busy:
+        running(of)
+    with pytest.raises(LoginRefused, match="password changed"):
+        turn(of, Grants(), reader)
+
+
+def test_what_runs_is_stopped_and_told_while_nothing_can_be_taken() -> None:
+    """Transactions that take grants abort, turn after turn; stops and ends go on."""
+    control = Control()
+    of = worker(control)
+    waiting = Grants(Waiting(Record("job.grants.default", 0, 0, b"j1", b"no grant", (), 0), None))
+    attempt, ended = running(of)
+    control.state = ControlState(stops=(Stop("c1", "everything", 5, 0, "operator/olga", None),))
+    turn(of, waiting, control)
+    assert attempt.stopping.is_set()
+    assert ended.wait(30)
+    written = turn(of, waiting, control)
+    assert [event.answer for event in written.events if isinstance(event, StopAnswered)] == ["stopped"]
+    assert of._aborted_since is not None
+
+
+def test_a_shorter_lease_holds_at_once_without_a_waiting_grant() -> None:
+    """A sign of life that was due by the old lease would come after the new one had ended the attempt."""
+    control = Control()
+    of = worker(control)
+    attempt, _ = running(of)
+    control.state = ControlState(shortest_lease_sec=1)
+    turn(of, Grants(), control)
+    assert of._lease_sec == 1
+    assert attempt._beat_at < 1e12
+    attempt.stopping.ask("over")
