@@ -148,7 +148,7 @@ def break_glass(
     person: PersonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let what waits for a person run at once, in a scope and for a time; a denial stays a denial.
+    """Let what would wait for a person run at once, in a scope and for a time; a denial stays a denial.
 
     A tag means the action's own, of `actions.yaml`: what an agent adds opens nothing. No glass is broken for `job:ID`.
     Only a person with the role that the active policy names may, and people must review every such run afterwards.

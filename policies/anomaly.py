@@ -7,8 +7,8 @@ it was counted; the share of those at least as strange is the conformal p-value 
 *Algorithmic Learning in a Random World*, 2005), ties counted against strangeness. The score is min(1, -log10(p) / 3):
 0.8 means that about 4 of 1,000 ordinary events are as strange. A raw strangeness has no such meaning.
 
-All that is binned, counted or compared is integer arithmetic, without the C library's logarithms, so that another
-machine that recomputes a decision finds the same score.
+All that is binned and counted is integer arithmetic, without the C library's logarithms; only the score itself, rounded
+to four decimals, takes one. So another machine that recomputes a decision finds the same score.
 """
 
 from __future__ import annotations

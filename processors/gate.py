@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from sluicegate.policies.intents import CHARS_MAX
 from sluicegate.processors.gate_facts import learn
 from sluicegate.processors.gate_judge import intent_of, judge, paused, permit, revoked
-from sluicegate.processors.gate_limits import CHARS_MAX, content_fault, limit_fault, rate_fault
+from sluicegate.processors.gate_limits import content_fault, limit_fault, rate_fault
 from sluicegate.processors.gate_state import (
     GateCard,
     Job,

@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+from sluicegate.policies.intents import CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
 from sluicegate.processors.gate_state import GateCard
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import Intent
 from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+from sluicegate.streams.topics import DAY_MS
 
-CHARS_MAX: Final = 200
-"""How long a job id or a topic may be."""
-TAGS_MAX: Final = 64
-TAG_CHARS_MAX: Final = 100
-"""How many tags an agent may add, and how long: judgements are remembered by topic and tags."""
-DAY_MS: Final = 86_400_000
 INTENT_REST_BYTES_MAX: Final = 262_144
 """What an intent may weigh besides its payload: context, tags, parents, names. A request must hold it all."""
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from world import CODEC, OPERATOR, World, agent_key, ids, policy_files
 
-from sluicegate.processors.gate_limits import CHARS_MAX, INTENT_REST_BYTES_MAX, TAG_CHARS_MAX, TAGS_MAX
+from sluicegate.policies.intents import CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
+from sluicegate.processors.gate_limits import INTENT_REST_BYTES_MAX
 from sluicegate.processors.plane import KEY_BYTES_MAX
 from sluicegate.schemas.events import (
     Ask,
