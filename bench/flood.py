@@ -8,30 +8,19 @@ quota holds for it; once it is measured with the quota of the settings' default,
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import Producer
-
 from sluicegate.bench.figures import Findings, Text, figure
+from sluicegate.bench.flooder import FLOOD_PER_SEC, flooder
 from sluicegate.bench.latency import LATE_SEC_MAX, PERCENTILES, Place, Reader, matched, percentile_of, write_evenly
-from sluicegate.bench.material import INTENTS, NO_LIMIT, PARTITIONS, Message, Scribe, agents
+from sluicegate.bench.material import INTENTS, NO_LIMIT, PARTITIONS, Message
 from sluicegate.bench.stage import Stage, Watcher, now_ms, running
-from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Unavailable
-from sluicegate.streams.connection import LOGGER
-from sluicegate.streams.keys import load_master
-from sluicegate.streams.logins import kafka_config
-from sluicegate.streams.partitioner import partition_for
-from sluicegate.streams.registry import registry_for
 from sluicegate.streams.settings import Settings
-from sluicegate.streams.topics import physical
 
-FLOOD_PER_SEC: Final = 8_000
-"""What the flooder tries to write, about twice what one gate judges; all of it beyond its limits is refused."""
 OTHERS_PER_SEC: Final = 40
 GATES: Final = 2
 INTERVAL_MS: Final = 50
@@ -40,16 +29,9 @@ LIMITS: Final = {"intents_per_min_max": 6_000, "in_flight_max": 1_000}
 """The defaults, which other measurements lift."""
 KINDS: Final = {"under a flood": "flood", "under a flood without quota": "flood-free"}
 PLACES: Final = ("on its partition", "on another partition of its gate", "at the other gate")
-DISTINCT: Final = 2_000
-"""Intents that the flooder has signed beforehand, and writes again and again."""
 _SETTLE_SEC: Final = 1.0
 
 Latencies = dict[str, list[float]]
-
-
-def flooder() -> str:
-    """The agent that floods: one of partition 0."""
-    return next(name for name in agents() if partition_for(name.encode(), PARTITIONS) == 0)
 
 
 def place_of(partition: int) -> str:
@@ -137,36 +119,3 @@ def _others(stage: Stage, settings: Settings, series: str, count: int) -> Sequen
     who = flooder().encode()
     messages = (scribe.message(series, number, now_ms()) for number in itertools.count())
     return list(itertools.islice((each for each in messages if each.key != who), count))
-
-
-def signed(settings: Settings) -> Sequence[Message]:
-    """What the flooder writes."""
-    scribe, names = Scribe(Codec(registry_for("")), settings.tenant, load_master(settings)), agents()
-    first = names.index(flooder())
-    return [scribe.message("flood", first + number * len(names), now_ms()) for number in range(DISTINCT)]
-
-
-def flood(settings: Settings, messages: Sequence[Message], stop: threading.Event) -> None:
-    """Write these again and again until told to stop, at most `FLOOD_PER_SEC`."""
-    producer = Producer(
-        {
-            **kafka_config(settings, f"agent.{flooder()}"),
-            "partitioner": "murmur2_random",
-            "linger.ms": 5,
-            "queue.buffering.max.messages": 50_000,
-        },
-        logger=LOGGER,
-    )
-    topic, began, sent = physical(settings.tenant, INTENTS), time.monotonic(), 0
-    while not stop.is_set():
-        due = int((time.monotonic() - began) * FLOOD_PER_SEC)
-        for _ in range(min(due - sent, 1_000)):
-            message = messages[sent % len(messages)]
-            try:
-                producer.produce(topic, message.value, message.key, headers=list(message.headers))
-            except BufferError:  # the broker holds it back
-                break
-            sent += 1
-        producer.poll(0.005)
-    producer.purge()
-    producer.flush(_SETTLE_SEC)

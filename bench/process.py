@@ -166,11 +166,11 @@ def _transaction(
 
 def flooder(settings: Settings, instance: str, stop: threading.Event) -> None:
     """An agent that writes far more than it may; ready once its intents are signed."""
-    from sluicegate.bench import flood
+    from sluicegate.bench.flooder import flood, signed
 
-    messages = flood.signed(settings)
+    messages = signed(settings)
     say_ready(settings, "flooder", instance)
-    flood.flood(settings, messages, stop)
+    flood(settings, messages, stop)
 
 
 def worker(settings: Settings, instance: str, stop: threading.Event, handler: Handler, name: str = "worker") -> None:
