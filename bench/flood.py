@@ -15,10 +15,9 @@ from typing import Final
 
 from sluicegate.bench.figures import Findings, Text, figure
 from sluicegate.bench.flooder import FLOOD_PER_SEC, flooder
-from sluicegate.bench.latency import LATE_SEC_MAX, PERCENTILES, Place, Reader, matched, percentile_of, write_evenly
+from sluicegate.bench.latency import PERCENTILES, Place, latencies_of, percentile_of
 from sluicegate.bench.material import INTENTS, NO_LIMIT, PARTITIONS, Message
 from sluicegate.bench.stage import Stage, Watcher, now_ms, running
-from sluicegate.schemas.errors import Unavailable
 from sluicegate.streams.settings import Settings
 
 OTHERS_PER_SEC: Final = 40
@@ -93,17 +92,7 @@ def _drained(settings: Settings) -> Iterator[None]:
 def _flow(stage: Stage, settings: Settings, seconds: float, series: str) -> Latencies:
     """Latencies of the other agents in ms, by where they stand."""
     others = _others(stage, settings, series, int(OTHERS_PER_SEC * seconds))
-    reader = Reader(settings)
-    try:
-        time.sleep(_SETTLE_SEC)
-        written = write_evenly(settings, others, OTHERS_PER_SEC)
-        deadline = time.monotonic() + LATE_SEC_MAX
-        while (found := matched(stage.codec, written, reader.seen)) is None:
-            if time.monotonic() > deadline:
-                raise Unavailable(f"decisions are missing {LATE_SEC_MAX:g} s after the last intent")
-            time.sleep(0.5)
-    finally:
-        reader.close()
+    written, found = latencies_of(stage, settings, others, OTHERS_PER_SEC, _SETTLE_SEC)
     return _by_place(written, found)
 
 

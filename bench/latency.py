@@ -21,7 +21,7 @@ from sluicegate.bench.material import INTENTS, PARTITIONS, Message
 from sluicegate.bench.process import MARK, PLACE
 from sluicegate.bench.stage import DECISIONS, Stage, now_ms, running
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import Unavailable, Undecodable
+from sluicegate.schemas.errors import Unavailable
 from sluicegate.schemas.events import Decision
 from sluicegate.streams.connection import LOGGER
 from sluicegate.streams.logins import ADMIN, kafka_config
@@ -134,16 +134,26 @@ class Reader:
 def _flow(stage: Stage, settings: Settings, rate: int, seconds: float, series: str) -> list[float]:
     """Latencies in ms of one flow at a fixed rate."""
     messages = list(stage.scribe(settings).messages(series, int(rate * seconds), now_ms()))
+    return latencies_of(stage, settings, messages, rate, _PAUSE_SEC)[1]
+
+
+def latencies_of(
+    stage: Stage, settings: Settings, messages: Sequence[Message], rate: int, pause_sec: float
+) -> tuple[dict[Place, float], list[float]]:
+    """When these were written, at a fixed rate after a pause, and for each the latency of its decision in ms.
+
+    Raises Unavailable when decisions are missing `LATE_SEC_MAX` after the last intent.
+    """
     reader = Reader(settings)
     try:
-        time.sleep(_PAUSE_SEC)
+        time.sleep(pause_sec)
         written = write_evenly(settings, messages, rate)
         deadline = time.monotonic() + LATE_SEC_MAX
         while (found := matched(stage.codec, written, reader.seen)) is None:
             if time.monotonic() > deadline:
                 raise Unavailable(f"decisions are missing {LATE_SEC_MAX:g} s after the last intent")
             time.sleep(0.1)
-        return found
+        return written, found
     finally:
         reader.close()
 
@@ -191,8 +201,5 @@ def _cause(codec: Codec, message: KafkaMessage) -> Place | None:
     if value.startswith(MARK):
         place: Place = PLACE.unpack(value[-PLACE.size :])
         return place
-    try:
-        event = codec.decode(value)
-    except Undecodable:
-        return None
+    event = codec.decode_or_none(value)
     return (event.cause.partition, event.cause.offset) if isinstance(event, Decision) else None

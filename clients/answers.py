@@ -170,14 +170,8 @@ class Answers:
                     if record.offset >= end:
                         return found
                     if record.key == self._key:
-                        event = self._decoded(record.value)
+                        event = self._codec.decode_or_none(record.value)
                         found = event if event is not None and wanted(event) else found
         finally:
             tail.close()
         return found
-
-    def _decoded(self, value: bytes) -> Event | None:
-        try:
-            return self._codec.decode(value)
-        except Undecodable:
-            return None

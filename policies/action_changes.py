@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sluicegate.policies.changes import Change, Place, compare, widenings
+from sluicegate.policies.changes import Change, Place, compare, pairs_of, widenings
 from sluicegate.policies.evaluate import RANKS
 from sluicegate.policies.facts import MATCH_FIELDS, split_key
 from sluicegate.policies.fields import DECISIONS
@@ -57,7 +57,7 @@ def action_changes(section: int, old: Json, new: Json, rules: Iterable[Json]) ->
     if canonical(olds) == canonical(news):
         return
     asked = _Asked(rules)
-    pairs = _pairs(olds, news)
+    pairs = pairs_of(olds, news, (_by_topics, _by_rest))
     kept_old, kept_new = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
     for index, entry in enumerate(news):
         if index not in kept_new:
@@ -85,23 +85,6 @@ def _label(entry: Json) -> str:
 
 def _said(entry: Json) -> str:
     return named({key: value for key, value in entry.items() if key != "topics"}) or "nothing"
-
-
-def _pairs(old: Sequence[Json], new: Sequence[Json]) -> list[tuple[int, int]]:
-    """(index before, index after) of each entry that is there still: by its topics, else by the rest."""
-    pairs: list[tuple[int, int]] = []
-    left = [dict(enumerate(entries)) for entries in (old, new)]
-    for key_of in (_by_topics, _by_rest):
-        free: dict[Any, list[int]] = {}
-        for index, entry in left[0].items():
-            free.setdefault(key_of(index, entry), []).append(index)
-        for index, entry in list(left[1].items()):
-            key = key_of(index, entry)
-            if key is not None and free.get(key):
-                at = free[key].pop(0)
-                pairs.append((at, index))
-                del left[0][at], left[1][index]
-    return sorted(pairs, key=lambda pair: pair[1])
 
 
 def _by_topics(_: int, entry: Json) -> Any:

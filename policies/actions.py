@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import rfc8785
@@ -20,6 +20,8 @@ ACTIONS_MAX: Final = 4_096
 """How many topics' actions are kept ready at a time."""
 
 Steps = tuple[str | int, ...]
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -57,11 +59,7 @@ class Actions:
     def of(self, topic: str) -> Action:
         """What is known of a topic; the defaults where nothing is."""
         found = self._known.get(topic)
-        if found is None:
-            if len(self._known) >= ACTIONS_MAX:
-                del self._known[next(iter(self._known))]
-            found = self._known[topic] = self._find(topic)
-        return found
+        return found if found is not None else remember(self._known, topic, self._find(topic), ACTIONS_MAX)
 
     def _find(self, topic: str) -> Action:
         fitting = [entry for globs, entry in self._entries if any(glob.matches(topic) for glob in globs)]
@@ -97,3 +95,11 @@ def group_of(topics: Sequence[str]) -> str:
 def _first(entries: Sequence[ActionEntry], field: str) -> Any:
     """The field of the first entry that gives it."""
     return next((value for entry in entries if (value := getattr(entry, field)) is not None), None)
+
+
+def remember(memory: dict[K, T], key: K, value: T, most: int) -> T:
+    """Keep a value, forgetting the oldest one when there would be more than ``most``."""
+    if len(memory) >= most:
+        del memory[next(iter(memory))]
+    memory[key] = value
+    return value

@@ -6,8 +6,8 @@ read one line too many with the mark than one too few.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ Widening = Literal["higher", "lower", "gained", "lost", "any", "none"]
 """Which change of a value permits more: a higher number, a lower one, an entry more, one less, any, none."""
 Widenings = Sequence[tuple[Glob, Widening]]
 """By key path, the first that fits; `any` where none does."""
+
+E = TypeVar("E")
 
 ABSENT: Final = object()
 """Stands for a key that one of the documents does not have."""
@@ -42,6 +44,26 @@ class Place(msgspec.Struct, frozen=True):
 def widenings(**by_kind: Sequence[str]) -> Widenings:
     """The table of these patterns of key paths; patterns that are given first win."""
     return [(Glob(path), kind) for kind, paths in by_kind.items() for path in paths]  # type: ignore[misc]
+
+
+def pairs_of(old: Sequence[E], new: Sequence[E], keys: Sequence[Callable[[int, E], Any]]) -> list[tuple[int, int]]:
+    """(index before, index after) of each entry that is there still, found by the first of ``keys`` that agrees.
+
+    A key is a function of index and entry; None finds nothing.
+    """
+    pairs: list[tuple[int, int]] = []
+    left = [dict(enumerate(entries)) for entries in (old, new)]
+    for key_of in keys:
+        free: dict[Any, list[int]] = {}
+        for index, entry in left[0].items():
+            free.setdefault(key_of(index, entry), []).append(index)
+        for index, entry in list(left[1].items()):
+            key = key_of(index, entry)
+            if key is not None and free.get(key):
+                at = free[key].pop(0)
+                pairs.append((at, index))
+                del left[0][at], left[1][index]
+    return sorted(pairs, key=lambda pair: pair[1])
 
 
 def compare(place: Place, old: Any, new: Any, *, path: tuple[str, ...] = ()) -> Iterator[Change]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import rfc8785
 
 from sluicegate.policies import documents as docs
-from sluicegate.policies.actions import DEFAULT_POOL, Action, Actions
+from sluicegate.policies.actions import DEFAULT_POOL, Action, Actions, remember
 from sluicegate.policies.anomaly import Sketch, read_baseline
 from sluicegate.policies.constraints import Constraints, ConstraintType, is_tighter_or_equal, merge_constraints
 from sluicegate.policies.evaluate import RANKS, Judgement, ResidualRule, Residue, Subject, evaluate
@@ -39,8 +39,6 @@ EVIDENCE_FIELDS: Final = ("policy_snapshot", "job_hash", "approver_id", "decisio
 """What a verdict must carry when no contract says otherwise."""
 
 _Signature = tuple[str, tuple[str, ...], int, str]
-K = TypeVar("K")
-T = TypeVar("T")
 
 
 class _Settled(msgspec.Struct, frozen=True):
@@ -139,8 +137,8 @@ class CompiledPolicy:
         if settled is None:
             settled = self._settle(subject, level)
             if not any(rule.tests for layer in settled.whole.layers for rule in layer):
-                return _remember(self._settled, signature, self._evaluate(settled, subject))
-            _remember(self._residues, signature, settled)
+                return remember(self._settled, signature, self._evaluate(settled, subject), SIGNATURES_MAX)
+            remember(self._residues, signature, settled, SIGNATURES_MAX)
         return self._evaluate(settled, subject)
 
     def action(self, topic: str) -> Action:
@@ -355,11 +353,3 @@ def _layer(name: str, rules: tuple[_Compiled, ...], *, observed: bool) -> _Layer
 def _plain(bundle: Bundle, file: str) -> Any:
     """A document as it was written, which is what hashes are over."""
     return bundle.documents[file]
-
-
-def _remember(memory: dict[K, T], key: K, value: T) -> T:
-    """Keep a value, forgetting the oldest one when there are too many."""
-    if len(memory) >= SIGNATURES_MAX:
-        del memory[next(iter(memory))]
-    memory[key] = value
-    return value

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sluicegate.policies.changes import ABSENT, Change
+from sluicegate.policies.changes import ABSENT, Change, pairs_of
 from sluicegate.policies.constraints import Constraints, ConstraintType, is_tighter_or_equal
 from sluicegate.policies.documents import REQUEST_KEYS
 from sluicegate.policies.evaluate import RANKS
@@ -113,7 +113,7 @@ class _Judge:
 def rule_changes(place: str, section: int, old: Rules, new: Rules, *, acts: bool = True) -> Iterator[Change]:
     """The changes of one list; ``acts`` is False where neither list decides anything, being observed only."""
     before, after = _Judge(old), _Judge(new)
-    pairs = _pairs(old, new)
+    pairs = pairs_of(old.rules, new.rules, (_by_id, _by_content, _by_match, _by_place))
     kept_old, kept_new = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
     for index, rule in enumerate(new.rules):
         if index not in kept_new:
@@ -135,23 +135,6 @@ def whole_widens(rules: Rules, *, comes: bool) -> bool:
     """Whether it may permit more that a whole list begins to decide, or that it ceases to."""
     judge = _Judge(rules)
     return any(judge.more(index) if comes else judge.less(index) for index in range(len(rules.rules)))
-
-
-def _pairs(old: Rules, new: Rules) -> list[tuple[int, int]]:
-    """(index before, index after) of each rule that is there still: by id, else by content, match, or place."""
-    pairs: list[tuple[int, int]] = []
-    left = [dict(enumerate(rules.rules)) for rules in (old, new)]
-    for key_of in (_by_id, _by_content, _by_match, _by_place):
-        free: dict[Any, list[int]] = {}
-        for index, rule in left[0].items():
-            free.setdefault(key_of(index, rule), []).append(index)
-        for index, rule in list(left[1].items()):
-            key = key_of(index, rule)
-            if key is not None and free.get(key):
-                at = free[key].pop(0)
-                pairs.append((at, index))
-                del left[0][at], left[1][index]
-    return sorted(pairs, key=lambda pair: pair[1])
 
 
 def _by_id(_: int, rule: Rule) -> Any:

@@ -71,15 +71,11 @@ def subject_of(
     facts: dict[str, FactValue] = {**COMPUTED_FACTS, **declared_facts(action, payload)}
     if policy.has_confidence(agent_class):
         facts[CONFIDENCE] = confidence
-    if given:
-        facts.update(given)
+    facts.update(computed or {})
+    facts.update(given or {})
     for window in policy.windows:
-        if window.fact == COUNT or window.fact in facts:
+        if window.name not in facts and (window.fact == COUNT or window.fact in facts):
             facts[window.name] = alone(window.fact, facts)
-    if computed:
-        facts.update(computed)
-    if given:
-        facts.update(given)
     own_level = policy.level(agent_id)
     schema = action.payload_schema
     return Subject(

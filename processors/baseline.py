@@ -15,8 +15,7 @@ import msgspec
 from sluicegate.policies.anomaly import COLD_START_EVENTS, Bins, Sketch, baseline_document, pool
 from sluicegate.processors.gate import CLEAN
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import Undecodable
-from sluicegate.schemas.events import Closed, Decision, Event, Result
+from sluicegate.schemas.events import Closed, Decision, Result
 from sluicegate.streams.engine import Record
 
 NEEDED: Final = ("job.decisions", "job.results")
@@ -52,7 +51,7 @@ def baseline_of(records: Iterable[Record], codec: Codec, since_ms: int = 0) -> L
         if record.topic == "job.results":
             results[record.partition, record.offset] = record
         elif record.topic == "job.decisions":
-            event = _decoded(codec, record)
+            event = codec.decode_or_none(record.value)
             if isinstance(event, (Decision, Closed)):
                 journals[record.key].append(event)
     finished: list[_Finished] = []
@@ -66,17 +65,10 @@ def baseline_of(records: Iterable[Record], codec: Codec, since_ms: int = 0) -> L
             if event.cause.topic != "job.results" or event.at_ms < since_ms:
                 continue
             source = results.get((event.cause.partition, event.cause.offset))
-            result = None if source is None else _decoded(codec, source)
+            result = None if source is None else codec.decode_or_none(source.value)
             if isinstance(result, Result) and result.output_safety_decision in CLEAN:
                 finished.append(_Finished(event.at_ms, event.agent_id, event.seq, result.topic, tuple(bins)))
     return _folded(sorted(finished))
-
-
-def _decoded(codec: Codec, record: Record) -> Event | None:
-    try:
-        return codec.decode(record.value)
-    except Undecodable:
-        return None
 
 
 def _folded(finished: list[_Finished]) -> Learned:

@@ -120,8 +120,3 @@ class Control:
         if agent.key.kind == "ed25519":
             return public_key(agent.key.public_key) if agent.key.public_key else None
         return None if self._master is None else HmacKey(key_id, agent_secret(self._master, name))
-
-
-def has_policy(control: Control) -> bool:
-    """Whether a control may be judged under at all."""
-    return control.ready

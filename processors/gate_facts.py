@@ -85,6 +85,7 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
     """The subject of an intent, and what is to be remembered of it. A job that is judged again counts once."""
     policy = past.policy
     action = policy.action(intent.topic)
+    declared = declared_facts(action, payload)
     computed: dict[str, FactValue] = {}
     sources: dict[str, str] = {}
     asked = policy.facts_asked
@@ -92,11 +93,13 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
         profile = past.profile(intent.topic)
         computed["first_time_action"] = profile is None
         if "anomaly_score" in asked:
-            computed["anomaly_score"], sources["anomaly_score"] = _anomaly(past, intent, job, payload, profile)
+            computed["anomaly_score"], sources["anomaly_score"] = _anomaly(
+                past, intent, job, payload, declared, profile
+            )
     if "retry_count" in asked:
         computed["retry_count"] = _retry_count(past, intent, job, payload, action)
     if policy.windows:
-        computed.update(_windows(past, job, action, declared_facts(action, payload)))
+        computed.update(_windows(past, job, action, declared))
     subject = subject_of(
         policy,
         topic=intent.topic,
@@ -151,12 +154,13 @@ def _tries_name(key: str) -> str:
     return f"tries/{key}"
 
 
-def _anomaly(past: Past, intent: Intent, job: Job, payload: Any, profile: Profile | None) -> tuple[float, str]:
+def _anomaly(
+    past: Past, intent: Intent, job: Job, payload: Any, facts: Mapping[str, FactValue], profile: Profile | None
+) -> tuple[float, str]:
     policy = past.policy
     own = Sketch.from_bytes(profile.sketch) if profile is not None and profile.sketch else None
     if not job.features:
         action = policy.action(intent.topic)
-        facts = declared_facts(action, payload)
         target = MISSING if action.target is None else read_path(payload, action.target)
         observation = Observation(
             at_ms=past.at_ms,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from sluicegate.policies import subject
 from sluicegate.policies.evaluate import Judgement
 from sluicegate.processors.plane import REMEMBERED_MS, Card, Turn
 from sluicegate.schemas.events import (
@@ -198,8 +199,8 @@ def _observed(judgement: Judgement) -> Observed:
 
 
 def judged_tags(turn: Turn, intent: Intent) -> list[str]:
-    """The tags that are judged: the topic's, to which the agent may add but from which it may take none."""
-    return sorted({*turn.control.policy.action(intent.topic).risk_tags, *intent.risk_tags})
+    """The tags that an intent is judged by now."""
+    return list(subject.judged_tags(turn.control.policy.action(intent.topic), intent.risk_tags))
 
 
 def grant(turn: Turn, intent: Intent, job: Job) -> None:

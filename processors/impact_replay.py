@@ -25,13 +25,12 @@ from sluicegate.processors.gate_judge import with_ask
 from sluicegate.processors.gate_state import GateCard, Job
 from sluicegate.processors.impact import Ending, Glass, Judged, Report, Said, names_of, report_of
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import BadPayload, SealingError, Undecodable
+from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import (
     Cause,
     Closed,
     Command,
     Decision,
-    Event,
     Held,
     Intent,
     Noted,
@@ -138,33 +137,27 @@ class _Log:
             if record.topic in ("job.intents", "job.results"):
                 self._inputs[record.topic, record.partition, record.offset] = record
             elif record.topic == "job.decisions":
-                event = self._decoded(record)
+                event = self._codec.decode_or_none(record.value)
                 if isinstance(event, (Decision, Held, Closed, Noted)):
                     journals[record.key].append(event)
             elif record.topic == "approval.resolutions":
-                event = self._decoded(record)
+                event = self._codec.decode_or_none(record.value)
                 if isinstance(event, Resolution) and event.origin == "gate":
                     self.requests[event.request_id] = event.outcome
                     if event.kind == "break_glass":
                         self.reviews[event.agent_id, event.job_id] = event.outcome
             elif record.topic == "control.commands":
-                event = self._decoded(record)
+                event = self._codec.decode_or_none(record.value)
                 if isinstance(event, Command) and event.kind == "break_glass":
                     self.glasses[event.command_id] = Glass(event.by, event.reason or "")
         self.journals = [sorted(events, key=lambda event: event.seq) for _, events in sorted(journals.items())]
-
-    def _decoded(self, record: Record) -> Event | None:
-        try:
-            return self._codec.decode(record.value)
-        except Undecodable:
-            return None
 
     def intent(self, cause: Cause | None) -> tuple[Intent, Any] | str:
         """The intent at a place and its payload, or why there is none."""
         record = None if cause is None else self._inputs.get((cause.topic, cause.partition, cause.offset))
         if record is None:
             return GONE
-        event = self._decoded(record)
+        event = self._codec.decode_or_none(record.value)
         if not isinstance(event, Intent):
             return UNREADABLE
         try:
@@ -177,7 +170,7 @@ class _Log:
     def result(self, cause: Cause) -> Result | None:
         """The result at a place, or None."""
         record = self._inputs.get((cause.topic, cause.partition, cause.offset))
-        event = None if record is None else self._decoded(record)
+        event = None if record is None else self._codec.decode_or_none(record.value)
         return event if isinstance(event, Result) else None
 
 

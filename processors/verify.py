@@ -167,7 +167,7 @@ class Verifier:
         for record in self._of_topic(COMMANDS):
             before, state = state, fold(state, record)
             self._states[record.offset] = state
-            event = self._event(record)
+            event = self._codec.decode_or_none(record.value)
             fault = difference_fault(event, before, state) if isinstance(event, Command) else None
             if fault is not None:
                 self._fault("difference", _place(record), fault)
@@ -229,21 +229,15 @@ class Verifier:
         asked = {
             (event.owner, record.key, event.key, event.timer_id, event.fire_at_ms)
             for record in self._of_topic("timer.requests")
-            if isinstance(event := self._event(record), TimerRequest)
+            if isinstance(event := self._codec.decode_or_none(record.value), TimerRequest)
         }
         for record in self._of_topic(*[f"timer.fired.{owner}" for owner in TIMER_OWNERS]):
-            event = self._event(record)
+            event = self._codec.decode_or_none(record.value)
             if not isinstance(event, TimerFired) or (
                 (event.owner, record.key, event.key, event.timer_id, event.fire_at_ms) not in asked
                 or not record.topic.endswith(f".{event.owner}")
             ):
                 self._fault("foreign", _place(record), "nobody asked to be woken so: it was written by somebody else")
-
-    def _event(self, record: Record) -> Event | None:
-        try:
-            return self._codec.decode(record.value)
-        except Undecodable:
-            return None
 
     def _verify_key(
         self, plane: Plane, step: PlaneStep, key: str, events: list[tuple[Record, Any]], answered: set[Place]

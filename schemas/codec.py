@@ -90,6 +90,13 @@ class Codec:
             raise Undecodable(f"`{len(value) - source.tell()}` bytes left over after `{cls.__name__}`")
         return event
 
+    def decode_or_none(self, value: bytes) -> Event | None:
+        """As `decode`, for readers that go on without what is no event."""
+        try:
+            return self.decode(value)
+        except Undecodable:
+            return None
+
     def _reader(self, schema_id: int) -> tuple[type[Event], dict[str, Any], dict[str, Any] | None]:
         schema = self._registry.schema_of(schema_id)
         name = str(schema.get("name", "")).rsplit(".", 1)[-1]

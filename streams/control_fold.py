@@ -18,7 +18,6 @@ from typing import Any, Final
 import msgspec
 
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import Command, SnapshotPublished
 from sluicegate.streams.control_scopes import (
     EVERYTHING,
@@ -90,10 +89,7 @@ class ControlFold:
         return None if found.principal is not None and found.principal.key_id == by else "wrong_signer"
 
     def _snapshot(self, state: ControlState, record: Record) -> ControlState:
-        try:
-            event = self._codec.decode(record.value)
-        except Undecodable:
-            event = None
+        event = self._codec.decode_or_none(record.value)
         if not isinstance(event, SnapshotPublished):
             return msgspec.structs.replace(state, last_snapshot=Folded("", False, "malformed"))
         code = self._checked(record, event.publisher, self._operators.get)
@@ -111,10 +107,7 @@ class ControlFold:
         return msgspec.structs.replace(state, snapshots={**state.snapshots, key: snapshot}, last_snapshot=folded)
 
     def _command(self, state: ControlState, record: Record) -> ControlState:
-        try:
-            event = self._codec.decode(record.value)
-        except Undecodable:
-            event = None
+        event = self._codec.decode_or_none(record.value)
         if not isinstance(event, Command):
             return _refused(state, "", "malformed")
         terms = self._active_terms(state)

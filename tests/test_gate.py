@@ -365,19 +365,7 @@ def ended(world: World, job_id: str, outcome: Any) -> None:
         world.start(grant)
         world.advance(31)
     else:
-        from sluicegate.schemas.events import Lapsed
-
-        lapsed = Lapsed(
-            job_id=grant.job_id,
-            agent_id=grant.agent_id,
-            grant_id=grant.grant_id,
-            attempt=grant.attempt,
-            worker_id="w1",
-            granted_seq=grant.granted_seq,
-            start_by_ms=grant.start_by_ms,
-        )
-        world.plain("job.starts", grant.agent_id, lapsed)
-        world.run()
+        world.lapse(grant)
 
 
 def test_a_lapsed_attempt_is_granted_again_and_at_last_closed(world: World) -> None:

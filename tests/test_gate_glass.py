@@ -5,7 +5,7 @@ from __future__ import annotations
 from test_control_world import GLASS, files, grants, say
 from world import World
 
-from sluicegate.schemas.events import ApprovalRequest, Decision, Lapsed, Noted, VerdictAccepted
+from sluicegate.schemas.events import ApprovalRequest, Decision, Noted, VerdictAccepted
 
 
 def broken(scope: str = "agent:deployer", sec: int = 60, **settings: int) -> World:
@@ -13,22 +13,6 @@ def broken(scope: str = "agent:deployer", sec: int = 60, **settings: int) -> Wor
     world = World(files(**GLASS), **settings)
     say(world, "rosa", "break_glass", scope, reason="fire", until_ms=world.log.clock_ms + sec * 1000)
     return world
-
-
-def lapse(world: World) -> None:
-    """The worker meets the last grant after its start-by time."""
-    grant = grants(world)[-1]
-    lapsed = Lapsed(
-        job_id=grant.job_id,
-        agent_id=grant.agent_id,
-        grant_id=grant.grant_id,
-        attempt=grant.attempt,
-        worker_id="w1",
-        granted_seq=grant.granted_seq,
-        start_by_ms=grant.start_by_ms,
-    )
-    world.plain("job.starts", grant.agent_id, lapsed)
-    world.run()
 
 
 def test_a_tag_that_the_agent_adds_puts_nothing_under_a_broken_glass() -> None:
@@ -53,7 +37,7 @@ def test_a_grant_ends_with_the_glass_and_its_next_attempt_is_judged_again() -> N
     glass_until_ms = world.state().glasses[0].until_ms
     assert grants(world)[0].start_by_ms == glass_until_ms
     world.log.advance(2 * 3_600_000)
-    lapse(world)
+    world.lapse(grants(world)[-1])
     assert len(grants(world)) == 1
     assert world.request("j1").kind == "intent"
     assert world.last("job.decisions", Decision).break_glass is None
@@ -66,7 +50,7 @@ def test_a_review_that_finds_it_wrong_stops_what_has_not_started() -> None:
     world.submit("j1", "job.deploy.prod")
     world.decide("j1", "deny")
     world.log.advance(5_000)
-    lapse(world)
+    world.lapse(grants(world)[-1])
     assert len(grants(world)) == 1
     assert world.request("j1").kind == "intent"
     noted = [each for each in world.events("job.decisions", Noted) if each.kind == "break_glass_review"]
@@ -103,6 +87,6 @@ def test_a_job_is_reviewed_once() -> None:
     world = broken(sec=3_600, start_within_sec=1)
     world.submit("j1", "job.deploy.prod")
     world.log.advance(5_000)
-    lapse(world)
+    world.lapse(grants(world)[-1])
     assert len(grants(world)) == 2
     assert [each.kind for each in world.events("approval.requests", ApprovalRequest)] == ["break_glass"]

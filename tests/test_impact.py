@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from world import CODEC, OPERATOR, PEOPLE, World, ids, policy_files
+from world import CODEC, OPERATOR, PEOPLE, World, policy_files
 
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors.impact import Report
 from sluicegate.processors.impact_replay import GONE, SEALED, impact_of_log
 from sluicegate.processors.plane import REMEMBERED_MS
-from sluicegate.schemas.events import Ask, Command, Decision, Incident, Intent, Lapsed
+from sluicegate.schemas.events import Ask, Command, Decision, Incident, Intent
 from sluicegate.streams.control_state import COMMANDS
 from sluicegate.streams.engine import Record
 
@@ -153,9 +153,7 @@ def test_a_job_counts_once_however_often_it_was_judged() -> None:
     refund(world, "j3", 60)
     world.activate(files(PASS + "# again\n", bundle="version: v2\n"))
     (grant,) = world.grants("j3")
-    lapsed = Lapsed(**ids(grant), worker_id="w1", granted_seq=grant.granted_seq, start_by_ms=grant.start_by_ms)
-    world.plain("job.starts", "deployer", lapsed)
-    world.run()
+    world.lapse(grant)
     assert [each.job_id for each in world.events("job.decisions", Decision)] == ["j1", "j2", "j1", "j3", "j3"]
     report = impact(world, PASS)
     assert (report.intents, report.skipped, report.widened_count) == (3, {}, 2)

@@ -17,7 +17,6 @@ from sluicegate.schemas.events import (
     Decision,
     Grant,
     GrantRefused,
-    Lapsed,
     Progressed,
     Refused,
     RequestOpened,
@@ -39,12 +38,6 @@ rules:
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def lapsed(world: World, grant: Grant) -> None:
-    event = Lapsed(**ids(grant), worker_id="w1", granted_seq=grant.granted_seq, start_by_ms=grant.start_by_ms)
-    world.plain("job.starts", grant.agent_id, event)
-    world.run()
 
 
 def delay(world: World, *topics: str, ms: int) -> None:
@@ -204,7 +197,7 @@ def test_a_grant_that_waited_for_days_still_lapses(world: World, hours: int) -> 
     """Outputs forgets no attempt that has not ended: a pool may be down for longer than ids are remembered."""
     world.submit("j1", "job.crm.read")
     world.advance(hours * 3600)
-    lapsed(world, world.grants("j1")[0])
+    world.lapse(world.grants("j1")[0])
     assert [grant.attempt for grant in world.grants("j1")] == [1, 2]
 
 
@@ -263,7 +256,7 @@ def test_what_may_have_run_is_never_said_not_to_have_run(end: str) -> None:
         world.decide("j1", "deny")
     else:
         world.advance(31)
-        lapsed(world, world.grants("j1")[1])
+        world.lapse(world.grants("j1")[1])
     assert world.last("job.decisions", Closed).outcome == "unknown"
     assert world.verified().clean
 
@@ -272,7 +265,7 @@ def test_a_job_that_only_lapsed_is_still_lapsed() -> None:
     """Nothing ran, and it is told so."""
     world = World(None, attempts_max=1)
     world.submit("j1", "job.crm.read")
-    lapsed(world, world.grants("j1")[0])
+    world.lapse(world.grants("j1")[0])
     assert world.last("job.decisions", Closed).outcome == "lapsed"
 
 

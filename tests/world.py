@@ -26,6 +26,7 @@ from sluicegate.schemas.events import (
     Event,
     Grant,
     Intent,
+    Lapsed,
     Output,
     SnapshotPublished,
     Started,
@@ -248,6 +249,12 @@ class World:
         )
         self.plain("job.outputs", grant.agent_id, msgspec.structs.replace(output, **changes))
         self.plain("job.starts", grant.agent_id, Ended(**ids(grant), worker_id=worker, outcome="finished"))
+        self.run()
+
+    def lapse(self, grant: Grant, worker: str = "w1") -> None:
+        """A worker meets the grant after its start-by time."""
+        lapsed = Lapsed(**ids(grant), worker_id=worker, granted_seq=grant.granted_seq, start_by_ms=grant.start_by_ms)
+        self.plain("job.starts", grant.agent_id, lapsed)
         self.run()
 
     def plain(self, topic: str, key: str, event: Event, headers: Headers = ()) -> Record:
