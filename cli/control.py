@@ -266,7 +266,9 @@ def _say_state(out: Output, state: ControlState, now_ms: int) -> None:
     for word, commands in (("stopped", state.stops), ("revoked", state.revocations)):
         for each in commands:
             because = f": {visible(each.reason)}" if each.reason else ""
-            out.say(f"{word}: {visible(each.scope)} at {_when(each.appended_at_ms)} by {visible(each.by)}{because}")
+            over = ", resumed since" if word == "stopped" and each.scope not in state.pauses else ""
+            whose = f"{visible(each.scope)} at {_when(each.appended_at_ms)} by {visible(each.by)}"
+            out.say(f"{word}: {whose}{over}{because}")
 
 
 def _check(scope: str) -> None:

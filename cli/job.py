@@ -113,6 +113,8 @@ def _say_judged(out: Output, judged: Judged) -> None:
     out.say(f"{judged.decision}{code}{again}: {visible(judged.reason)}{rules}")
     if judged.constraints:
         out.say(f"within {visible(output.json_text(judged.constraints))}")
+    if judged.break_glass:
+        out.say(f"runs with no person asked, under break-glass {visible(judged.break_glass)}; it will be reviewed")
 
 
 def _say_ended(out: Output, ended: Outcome) -> None:

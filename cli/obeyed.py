@@ -32,6 +32,7 @@ ADVICE: Final = {
     "bad_digest": "the snapshot is not what its name and digest say; publish it again",
     "unusable_active": "this build cannot use what is active; activate what both can with the build that could",
     "own_activation": "whoever activates cannot agree, under no name and with no other name's key",
+    "role_missing": "the person has no role that the active policy asks for; `sluicegate control show` names them",
     "signed_before": "this person, or this key under another name, has agreed already",
 }
 """What to do about a refusal that people can do something about."""

@@ -42,6 +42,7 @@ def publish(
     """
     from sluicegate.cli.control_log import Operator, acknowledgements, compared, control_state, snapshot_of
     from sluicegate.cli.prepare import git_state, read_bundle, topicless_pools
+    from sluicegate.policies.load import parse_bundle, read_folder
 
     out = Output(as_json)
     found = settings()
@@ -78,6 +79,9 @@ def publish(
     )
     say_refusals(out, obeyed)
     out.say(f"published {bundle.snapshot_name} from {visible(str(place))}")
+    written = parse_bundle(read_folder(place)).snapshot_name
+    if written != bundle.snapshot_name:
+        out.note(f"the folder alone is {written}; people without a public key in it have the one of the run folder")
     say_difference(out, told["difference"])
     report_obeyed(out, obeyed)
     out.next("sluicegate tail")

@@ -55,6 +55,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     again: bool = False
     """True when this is the answer that an earlier submission of the same job got."""
+    break_glass: str | None = None
+    """The command that broke the glass under which it runs without the person it would wait for."""
     done: bool = True
 
 
@@ -237,6 +239,7 @@ class JobFold:
                 request_id=found.request_id,
                 policy_snapshot=found.policy_snapshot,
                 mode=found.mode,
+                break_glass=found.break_glass,
                 again=self._repeated is not None,
             )
         if self._repeated is not None:

@@ -167,6 +167,10 @@ def _entries(
             yield from compare(Place(f"{noun} {quoted(name)}", section, table), old[name], new[name])
 
 
+_UNDEFINED: Final = {"decision": "require_approval", "match": {"topics": ["*"]}}
+"""What a level that the autonomy document does not define decides of everything."""
+
+
 def _terms(bundle: Bundle) -> Terms:
     settings = bundle.settings
     return Terms(settings.default, settings.default_constraints, bundle.constraint_types)
@@ -191,12 +195,18 @@ def _layer(name: str, old: _Side, new: _Side) -> Iterator[Change]:
 
 
 def _whole_layer(
-    place: str, old: Json, new: Json, olds: Sequence[Rules], news: Sequence[Rules]
+    place: str, old: Json, new: Json, olds: Sequence[Rules], news: Sequence[Rules], unwritten: Sequence[Rules] = ()
 ) -> Generator[Change, None, bool]:
-    """What happens to a layer as a whole; whether it decides anything, before or after."""
+    """What happens to a layer as a whole; whether it decides anything, before or after.
+
+    ``unwritten`` is what the layer decides beside its rules.
+    """
     modes = [document.get("mode", "enforce") for document in (old, new) if document]
     acts = "enforce" in modes
-    comes, goes = (any(whole_widens(rules, comes=way) for rules in some) for way, some in ((True, news), (False, olds)))
+    comes, goes = (
+        any(whole_widens(rules, comes=way) for rules in (*some, *unwritten))
+        for way, some in ((True, news), (False, olds))
+    )
     if not old:
         count = sum(len(rules.rules) for rules in news)
         words = f"{count} rule{'s' * (count != 1)}, {'enforced' if acts else 'only observed'}"
@@ -223,7 +233,10 @@ def _autonomy(old: _Side, new: _Side) -> Iterator[Change]:
         {name: Rules(name, level["rules"], _terms(bundle)) for name, level in each.items()}
         for each, (_, bundle) in zip(levels, (old, new), strict=True)
     ]
-    acts = yield from _whole_layer("layer `autonomy`", old[0], new[0], [*lists[0].values()], [*lists[1].values()])
+    undefined = [Rules("autonomy", (_UNDEFINED,), _terms(bundle)) for _, bundle in (old, new)]
+    acts = yield from _whole_layer(
+        "layer `autonomy`", old[0], new[0], [*lists[0].values()], [*lists[1].values()], undefined
+    )
     for name in sorted({*levels[0], *levels[1]}):
         place = f"level {quoted(name)}"
         if old[0] and new[0] and (name not in levels[0] or name not in levels[1]):

@@ -89,21 +89,26 @@ class _Judge:
     def __init__(self, rules: Rules) -> None:
         self.terms = rules.terms
         self.strengths = [_strength(rule, rules.terms) for rule in rules.rules]
+        self._label = rules.label
         keys = [msgspec.json.encode(strength) for strength in self.strengths]
         self._last = {key: index for index, key in enumerate(keys)}
         self._default = _strength({"decision": rules.terms.default}, rules.terms)
 
     def more(self, index: int) -> bool:
         """Whether it may permit more that the rule fits more: what was decided further on, or by default."""
+        return self.taken(index) is not None
+
+    def taken(self, index: int) -> str | None:
+        """What stricter, or with other terms, decided of what the rule may take when it fits more; None for nothing."""
         own = self.strengths[index]
         if own.rank == _DENY:
-            return False
-        if not own.holds(self._default, self.terms.types):
-            return True
+            return None
         if len(self._last) > STRENGTHS_MAX:
-            return True
-        later = (self.strengths[last] for last in self._last.values() if last > index)
-        return not all(own.holds(each, self.terms.types) for each in later)
+            return "the rules after it"
+        for last in sorted(self._last.values()):
+            if last > index and not own.holds(self.strengths[last], self.terms.types):
+                return f"{self._label(last)}, which has other terms,"
+        return None if own.holds(self._default, self.terms.types) else "the default"
 
     def less(self, index: int) -> bool:
         """Whether it may permit more that the rule fits less: only what is allowed anyway has nothing to lose."""
@@ -243,8 +248,9 @@ def _match_change(name: str, before: _Side, after: _Side) -> Iterator[tuple[str,
     else:
         words = f"{quoted(name)} {from_to(was, becomes)}"
     fits = {(True, False): ", so it fits more", (False, True): ", so it fits less", (True, True): ", so it fits others"}
-    wider = (more and judge_new.more(at_new)) or (less and judge_old.less(at_old))
-    yield words + fits.get((more, less), ""), wider
+    taken = judge_new.taken(at_new) if more else None
+    why = f", maybe some that {taken} decided" if taken else ""
+    yield words + fits.get((more, less), "") + why, taken is not None or (less and judge_old.less(at_old))
 
 
 def _own_constraint_changes(old: Rule, new: Rule, before: Terms, after: Terms) -> Iterator[tuple[str, bool]]:

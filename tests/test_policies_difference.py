@@ -52,7 +52,21 @@ RULE_EDITS: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]], list[str
         "a threshold of what is allowed",
         [SMALL],
         [{**SMALL, "match": {"topics": ["job.refund"], "amount_usd_below": 80}}],
-        ["wider: layer `a`: rule `small`: `amount_usd_below` from `50` to `80`, so it fits more"],
+        ["rule `small`: `amount_usd_below` from `50` to `80`, so it fits more, maybe some that the default decided"],
+    ),
+    (
+        "a threshold above which another queue is asked",
+        [
+            {**RISKY, "decision": "require_approval", "route": "leads"},
+            {**RISKY, "match": {"topics": ["*"]}, "id": "later", "decision": "require_approval", "route": "finance"},
+        ],
+        [
+            {**RISKY, "decision": "require_approval", "route": "leads", "match": {"topics": ["job.*"]}},
+            {**RISKY, "match": {"topics": ["*"]}, "id": "later", "decision": "require_approval", "route": "finance"},
+        ],
+        [
+            "so it fits more, maybe some that `later`, which has other terms, decided",
+        ],
     ),
     (
         "a lower threshold of what is allowed",
@@ -310,6 +324,19 @@ def test_documents_that_come_and_go_are_said() -> None:
     assert _lines(observed, added) == ["wider: layer `b` is enforced from now on, it was only observed"]
     renamed = {("c.yml" if name == "audit.yaml" else name): document for name, document in BASE.items()}
     assert _lines(BASE, renamed) == ["the document `audit.yaml` is now called `c.yml`"]
+
+
+FREE: Any = {"match": {"topics": ["*"]}, "decision": "allow"}
+
+
+@pytest.mark.parametrize("default", ["allow", "deny"])
+def test_an_undefined_level_counts_as_a_rule_when_the_autonomy_layer_goes(default: str) -> None:
+    """What no level says anything of waits for a person; without the layer it no longer does."""
+    levels = {"autonomy_levels": {"level_3": {"name": "free", "rules": [FREE]}}}
+    before = {"bundle.yaml": {"default": default}, "levels.yaml": levels}
+    observed = {**before, "levels.yaml": {**levels, "mode": "observe"}}
+    assert _lines(before, observed) == ["wider: layer `autonomy` is only observed from now on, it was enforced"]
+    assert _lines(before, {"bundle.yaml": before["bundle.yaml"]})[0].startswith("wider: layer `autonomy` is gone")
 
 
 def test_lines_are_bounded_and_the_wider_ones_come_first() -> None:
