@@ -332,8 +332,9 @@ _OBSERVED: Final = _own_rule(MODE_LAYER, OBSERVE, "ALLOW", "policy is only obser
 
 def _denied(fault: str) -> Judgement:
     """A payload that is not what the platform team says it must be."""
-    ref = _own_rule(ACTIONS_LAYER, PAYLOAD_SCHEMA, "DENY", f"the payload is not as actions.yaml wants it: {fault}")
-    return Judgement(decision="DENY", rules=(ref,), constraints={}, missing=(), errors=(), reason=ref.reason or "")
+    reason = f"the payload is not as actions.yaml wants it: {fault}"
+    ref = _own_rule(ACTIONS_LAYER, PAYLOAD_SCHEMA, "DENY", reason)
+    return Judgement(decision="DENY", rules=(ref,), constraints={}, missing=(), errors=(), reason=reason)
 
 
 def _no_level(level: int, *, observed: bool) -> _Layer:

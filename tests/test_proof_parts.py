@@ -13,7 +13,7 @@ from sluicegate.policies.constraints import problem_of
 from sluicegate.policies.load import parse_documents
 from sluicegate.policies.paths import MISSING, compile_path, read_path
 from sluicegate.policies.subject import own_share, subject_of
-from sluicegate.policies.windows import SUM_MAX, UNITS, add, millionths, sum_of, window_of
+from sluicegate.policies.windows import BEYOND, SUM_MAX, UNITS, add, millionths, sum_of, value_of, window_of
 
 PAYLOAD: dict[str, Any] = {
     "total": 5,
@@ -261,3 +261,9 @@ def test_a_share_too_large_for_a_window_fills_it() -> None:
 def test_a_share_that_is_no_finite_number_is_unknown() -> None:
     """What is given as infinity or as no number leaves the window unknown, and unknown never makes it easier."""
     assert [own_share("amount_usd", {"amount_usd": value}) for value in (math.inf, -math.inf, math.nan)] == [None] * 3
+
+
+def test_a_sum_that_has_stopped_lies_beyond_every_threshold() -> None:
+    """What the largest sum stands for is unknown upwards, so it is more than any document can ask for."""
+    assert value_of(SUM_MAX) == BEYOND
+    assert value_of(SUM_MAX - 1) < BEYOND
