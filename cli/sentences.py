@@ -163,7 +163,13 @@ def _progressed(event: ev.Progressed) -> str:
     )
 
 
-_ENDS: Final = {"finished": "finished", "failed": "failed in", "lapsed": "let lapse", "stopped": "stopped"}
+_ENDS: Final = {
+    "finished": "finished",
+    "failed": "failed in",
+    "lapsed": "let lapse",
+    "stopped": "stopped",
+    "overran": "ended for running too long",
+}
 
 
 def _ended(event: ev.Ended) -> str:
@@ -183,6 +189,13 @@ def _stop_answered(event: ev.StopAnswered) -> str:
     return f"worker {_v(event.worker_id)} was told to stop {what}, and {_STOPS[event.answer]}{_because(event.detail)}"
 
 
+def _breached(event: ev.Breached) -> str:
+    what = "was kept from breaking" if event.prevented else "broke"
+    return (
+        f"job {_v(event.job_id)} {what} {_v(event.constraint)}, says worker {_v(event.worker_id)}: {_v(event.detail)}"
+    )
+
+
 def _output(event: ev.Output) -> str:
     how = "returned" if event.succeeded else "failed with"
     return f"worker {_v(event.worker_id)} {how} {event.output_size_bytes} sealed bytes for job {_v(event.job_id)}"
@@ -196,6 +209,7 @@ _ATTEMPTS: Final = {
     "lapsed": "lapsed before it started",
     "lost": "was lost: its worker gave no more sign of life",
     "revoked": "was revoked before it started",
+    "overran": "was ended: it ran longer than it was granted",
 }
 
 
@@ -204,11 +218,18 @@ def _attempt_ended(event: ev.AttemptEnded) -> str:
     return f"{what} {_ATTEMPTS[event.outcome]}{_because(event.detail)}"
 
 
+def _quarantined(event: ev.Quarantined) -> str:
+    what = f"the output of job {_v(event.job_id)} of {_v(event.agent_id)}"
+    review = f"review says {event.output_safety_decision} (rule {_v(event.rule)})"
+    return f"{what} waits for a person until {_clock(event.expires_at_ms)}; {review}{_because(event.reason)}"
+
+
 def _result(event: ev.Result) -> str:
     ran = "succeeded" if event.succeeded else "failed"
     took = f", {event.original_fields_redacted} fields redacted" if event.original_fields_redacted else ""
     review = f"review says {event.output_safety_decision} (rule {_v(event.rule)}{took})"
     leaves = "goes to the agent" if event.output is not None else "is kept back"
+    review += f", {_v(event.by)} says {_v(event.choice)}" if event.choice and event.by else ""
     return f"job {_v(event.job_id)} of {_v(event.agent_id)} {ran}; {review}: its result {leaves}"
 
 
@@ -221,6 +242,7 @@ _QUESTIONS: Final = {
     "intent": "whether it may run for",
     "lost_attempt": "after a lost attempt whether it may run again for",
     "break_glass": "to review what ran under break-glass for",
+    "output": "whether the output may leave of",
 }
 
 
@@ -241,10 +263,15 @@ def _verdict(event: ev.Verdict) -> str:
     return f"{said}{_under(event.constraints)}{_because(event.reason)}"
 
 
+def _viewed(event: ev.Viewed) -> str:
+    return f"{_v(event.approver_id)} asks to see what request {_v(event.request_id)} keeps masked"
+
+
 _ASKED: Final = {
     "intent": "job",
     "lost_attempt": "the lost attempt of job",
     "break_glass": "the break-glass run of job",
+    "output": "the held output of job",
 }
 
 
@@ -258,6 +285,10 @@ def _request_opened(event: ev.RequestOpened) -> str:
 def _verdict_accepted(event: ev.VerdictAccepted) -> str:
     said = f"the verdict {event.verdict} of {_v(event.approver_id)}"
     return f"the desk counts {said} on job {_v(event.job_id)}{_because(event.reason)}"
+
+
+def _view_accepted(event: ev.ViewAccepted) -> str:
+    return f"{_v(event.approver_id)} may see what is masked of job {_v(event.job_id)}"
 
 
 def _resolved(event: ev.Resolved) -> str:
@@ -298,6 +329,7 @@ _COMMANDS: Final = {
     "stop": "stops",
     "revoke": "revokes every grant of",
     "break_glass": "breaks the glass for",
+    "erase": "erases the keys of",
 }
 
 
@@ -343,16 +375,20 @@ _SENTENCES: Final = cast(
         ev.Progressed: _progressed,
         ev.Ended: _ended,
         ev.StopAnswered: _stop_answered,
+        ev.Breached: _breached,
         ev.Output: _output,
         ev.AttemptOpened: _attempt_opened,
         ev.AttemptEnded: _attempt_ended,
+        ev.Quarantined: _quarantined,
         ev.Result: _result,
         ev.Incident: _incident,
         ev.ApprovalRequest: _approval_request,
         ev.RequestWithdrawn: _request_withdrawn,
         ev.Verdict: _verdict,
+        ev.Viewed: _viewed,
         ev.RequestOpened: _request_opened,
         ev.VerdictAccepted: _verdict_accepted,
+        ev.ViewAccepted: _view_accepted,
         ev.Resolved: _resolved,
         ev.Resolution: _resolution,
         ev.TimerRequest: _timer_request,

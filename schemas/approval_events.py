@@ -10,6 +10,7 @@ import msgspec
 from sluicegate.schemas.records import (
     Cause,
     Fact,
+    RedactionDetail,
     RequestKind,
     ResolutionOutcome,
     RuleRef,
@@ -54,6 +55,10 @@ class ApprovalRequest(msgspec.Struct, kw_only=True):
     facts: list[Fact] = []
     level: int | None = None
     excluded: list[str] = []
+    raw: Sealed | None = None
+    redaction_details: list[RedactionDetail] = []
+    output_hash: str | None = None
+    choices: list[str] = []
 
 
 class RequestWithdrawn(msgspec.Struct, kw_only=True):
@@ -78,6 +83,17 @@ class Verdict(msgspec.Struct, kw_only=True):
     decision_ts_ms: int | None = None
     reason: str | None = None
     constraints: str = "{}"
+    choice: str | None = None
+    edits: Sealed | None = None
+
+
+class Viewed(msgspec.Struct, kw_only=True):
+    """A reviewer asks to see what a request keeps masked; signed."""
+
+    view_id: str
+    request_id: str
+    desk: str
+    approver_id: str
 
 
 class RequestOpened(msgspec.Struct, kw_only=True):
@@ -112,6 +128,21 @@ class VerdictAccepted(msgspec.Struct, kw_only=True):
     approver_id: str
     verdict: VerdictWord
     reason: str | None = None
+    choice: str | None = None
+
+
+class ViewAccepted(msgspec.Struct, kw_only=True):
+    """A reviewer may see what a request keeps masked, and is on record for it."""
+
+    cause: Cause
+    at_ms: int
+    seq: int
+    control_offset: int
+    judge: int
+    request_id: str
+    job_id: str
+    view_id: str
+    approver_id: str
 
 
 class Resolved(msgspec.Struct, kw_only=True):
@@ -127,6 +158,7 @@ class Resolved(msgspec.Struct, kw_only=True):
     agent_id: str
     outcome: ResolutionOutcome
     by: str | None = None
+    choice: str | None = None
 
 
 class Resolution(msgspec.Struct, kw_only=True):
@@ -148,3 +180,5 @@ class Resolution(msgspec.Struct, kw_only=True):
     attempt: int
     resolved_at_ms: int
     desk_seq: int
+    edits: Sealed | None = None
+    edited_by: str | None = None

@@ -12,6 +12,8 @@ from sluicegate.schemas.approval_events import (
     Resolved,
     Verdict,
     VerdictAccepted,
+    ViewAccepted,
+    Viewed,
 )
 from sluicegate.schemas.control_events import (
     Acknowledged,
@@ -24,6 +26,7 @@ from sluicegate.schemas.control_events import (
 from sluicegate.schemas.job_events import (
     AttemptEnded,
     AttemptOpened,
+    Breached,
     Closed,
     Decision,
     Ended,
@@ -37,6 +40,7 @@ from sluicegate.schemas.job_events import (
     Noted,
     Output,
     Progressed,
+    Quarantined,
     Refused,
     Repeated,
     Result,
@@ -84,16 +88,20 @@ Event = (
     | Progressed
     | Ended
     | StopAnswered
+    | Breached
     | Output
     | AttemptOpened
     | AttemptEnded
+    | Quarantined
     | Result
     | Incident
     | ApprovalRequest
     | RequestWithdrawn
     | Verdict
+    | Viewed
     | RequestOpened
     | VerdictAccepted
+    | ViewAccepted
     | Resolved
     | Resolution
     | TimerRequest
@@ -114,6 +122,7 @@ __all__ = [
     "AttemptEnded",
     "AttemptOpened",
     "AttemptWord",
+    "Breached",
     "Cause",
     "Closed",
     "Command",
@@ -137,6 +146,7 @@ __all__ = [
     "Observed",
     "Output",
     "Progressed",
+    "Quarantined",
     "RedactionDetail",
     "Refused",
     "Repeated",
@@ -161,5 +171,7 @@ __all__ = [
     "VerdictAccepted",
     "VerdictRef",
     "VerdictWord",
+    "ViewAccepted",
+    "Viewed",
     "Withdrawal",
 ]

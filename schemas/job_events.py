@@ -117,6 +117,7 @@ class Granted(msgspec.Struct, kw_only=True):
     run_id: str | None = None
     plan_hash: str | None = None
     correlation_id: str | None = None
+    submitted_hash: str | None = None
 
 
 class Repeated(msgspec.Struct, kw_only=True):
@@ -225,6 +226,7 @@ class Grant(msgspec.Struct, kw_only=True):
     plan_hash: str | None = None
     on_behalf_of: str | None = None
     correlation_id: str | None = None
+    submitted_hash: str | None = None
 
 
 class Started(msgspec.Struct, kw_only=True):
@@ -289,6 +291,19 @@ class Ended(msgspec.Struct, kw_only=True):
     detail: str | None = None
 
 
+class Breached(msgspec.Struct, kw_only=True):
+    """What ran under a grant went, or tried to go, beyond a constraint of it."""
+
+    job_id: str
+    agent_id: str
+    grant_id: str
+    attempt: int
+    worker_id: str
+    constraint: str
+    detail: str
+    prevented: bool
+
+
 class StopAnswered(msgspec.Struct, kw_only=True):
     """A worker's answer to a command that stops what runs; what a job did outside is not undone."""
 
@@ -314,6 +329,7 @@ class Output(msgspec.Struct, kw_only=True):
     output: Sealed
     output_hash: str
     output_size_bytes: int
+    breached: list[str] = []
 
 
 class AttemptOpened(msgspec.Struct, kw_only=True):
@@ -348,6 +364,35 @@ class AttemptEnded(msgspec.Struct, kw_only=True):
     detail: str | None = None
 
 
+class Quarantined(msgspec.Struct, kw_only=True):
+    """An output is held: a person decides whether it leaves."""
+
+    cause: Cause
+    at_ms: int
+    seq: int
+    control_offset: int
+    judge: int
+    job_id: str
+    agent_id: str
+    grant_id: str
+    attempt: int
+    topic: str
+    succeeded: bool
+    output_safety_decision: SafetyWord
+    rule: str
+    original_fields_redacted: int
+    redaction_details: list[RedactionDetail] = []
+    policy_snapshot: str
+    output_hash: str
+    classes: list[str] = []
+    reason: str
+    worker_id: str
+    request_id: str
+    expires_at_ms: int
+    run_id: str | None = None
+    correlation_id: str | None = None
+
+
 class Result(msgspec.Struct, kw_only=True):
     """What may leave: the reviewed output of one job."""
 
@@ -373,6 +418,11 @@ class Result(msgspec.Struct, kw_only=True):
     worker_id: str
     run_id: str | None = None
     correlation_id: str | None = None
+    classes: list[str] = []
+    reason: str | None = None
+    request_id: str | None = None
+    choice: str | None = None
+    by: str | None = None
 
 
 class Incident(msgspec.Struct, kw_only=True):

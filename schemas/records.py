@@ -11,13 +11,13 @@ import msgspec
 
 DecisionWord = Literal["ALLOW", "ALLOW_WITH_CONSTRAINTS", "REQUIRE_APPROVAL", "DENY"]
 SafetyWord = Literal["ALLOW", "REDACT", "QUARANTINE"]
-RequestKind = Literal["intent", "lost_attempt", "break_glass"]
+RequestKind = Literal["intent", "lost_attempt", "break_glass", "output"]
 ResolutionOutcome = Literal["approved", "denied", "expired", "withdrawn"]
 JobOutcome = Literal["succeeded", "failed", "denied", "expired", "withdrawn", "lapsed", "unknown"]
 VerdictWord = Literal["approve", "deny"]
-CommandKind = Literal["activate", "pause", "resume", "stop", "revoke", "break_glass", "sign_off"]
-EndWord = Literal["finished", "failed", "lapsed", "stopped"]
-AttemptWord = Literal["lapsed", "lost", "revoked"]
+CommandKind = Literal["activate", "pause", "resume", "stop", "revoke", "break_glass", "sign_off", "erase"]
+EndWord = Literal["finished", "failed", "lapsed", "stopped", "overran"]
+AttemptWord = Literal["lapsed", "lost", "revoked", "overran"]
 StopWord = Literal["stopped", "already_finished", "unknown"]
 
 

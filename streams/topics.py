@@ -108,20 +108,28 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         "Decision Granted Repeated Refused Held Closed Noted Acknowledged",
     ),
     _spec("job.grants", "job", "gate", "worker", "Grant", retention_ms=7 * DAY_MS, per="pool"),
-    _spec("job.starts", "agent", "worker", "outputs", "Started Lapsed GrantRefused Progressed Ended StopAnswered"),
+    _spec(
+        "job.starts",
+        "agent",
+        "worker",
+        "outputs",
+        "Started Lapsed GrantRefused Progressed Ended StopAnswered Breached",
+    ),
     _spec("job.outputs", "agent", "worker", "outputs", "Output", retention_ms=30 * DAY_MS),
-    _spec("job.results", "agent", "outputs", "gate agent", "Result AttemptOpened AttemptEnded Refused Noted"),
+    _spec(
+        "job.results", "agent", "outputs", "gate agent", "Result Quarantined AttemptOpened AttemptEnded Refused Noted"
+    ),
     _spec("agent.incidents", "agent", "monitor operator", "gate", "Incident"),
     _spec("agent.autonomy", "agent", "gate", "reviewer", ""),
     _spec("agent.audits", "agent", "gate", "reviewer", ""),
     _spec("approval.requests", "desk", "gate outputs workflows", "desk reviewer", "ApprovalRequest RequestWithdrawn"),
-    _spec("approval.verdicts", "desk", "reviewer oversight", "desk", "Verdict"),
+    _spec("approval.verdicts", "desk", "reviewer oversight", "desk", "Verdict Viewed"),
     _spec(
         "approval.events",
         "desk",
         "desk",
         "reviewer notify oversight",
-        "RequestOpened VerdictAccepted Resolved Refused Noted",
+        "RequestOpened VerdictAccepted ViewAccepted Resolved Refused Noted",
     ),
     _spec("approval.resolutions", "reply_key", "desk", "gate outputs workflows", "Resolution"),
     _spec(
