@@ -16,7 +16,8 @@ from sluicegate.cli.visible import visible
 from sluicegate.schemas.errors import BadInput
 
 if TYPE_CHECKING:
-    from sluicegate.clients.reviewer import Request, Reviewer, VerdictAnswer
+    from sluicegate.clients.desk_fold import Request, VerdictAnswer
+    from sluicegate.clients.reviewer import Reviewer
 
 app = typer.Typer(no_args_is_help=True, help="See what waits for a person, and decide it.")
 
@@ -70,22 +71,29 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
         found = reviewer.show(request)
     out.result(found)
     _say_request(out, found)
-    if found.outcome is None:
+    if found.outcome is None and found.choices:
+        out.next(f"sluicegate approvals release {request} --redacted, or view, release, destroy")
+    elif found.outcome is None:
         out.next(f"sluicegate approvals approve {request} --reason '...', or deny")
     else:
         out.next(f"sluicegate audit timeline {found.job_id}")
 
 
 def _say_request(out: Output, found: Request) -> None:
+    chosen = f" ({found.choice})" if found.choice else ""
     lines: list[tuple[str, str]] = [
         ("request", f"{found.request_id} ({found.kind}), queue {found.queue}"),
-        ("state", "open" if found.outcome is None else f"{found.outcome}{f' by {found.by}' if found.by else ''}"),
+        (
+            "state",
+            "open" if found.outcome is None else f"{found.outcome}{chosen}{f' by {found.by}' if found.by else ''}",
+        ),
         ("agent", f"{found.agent_id} {found.agent_version}".rstrip() + f", owned by {found.agent_owner or 'nobody'}"),
         ("job", f"{found.job_id}, attempt {found.attempt}"),
         ("wants", f"{found.topic} [{', '.join(found.risk_tags)}]"),
         ("because", f"{found.reason} ({', '.join(found.rules)})"),
         ("facts", _facts(found)),
         ("ceiling", output.json_text(found.constraints) if found.constraints else "none"),
+        ("editable", ", ".join(found.editable) or "nothing"),
         ("policy", found.policy_snapshot),
         ("asked", _when(found.created_at_ms)),
         ("expires", _when(found.expires_at_ms)),
@@ -94,7 +102,9 @@ def _say_request(out: Output, found: Request) -> None:
         lines.append(("on behalf of", found.on_behalf_of))
     for name, value in lines:
         out.say(f"{name:13}{visible(value)}")
-    _say_block(out, "payload", found.payload)
+    _say_block(out, "output, masked" if found.kind == "output" else "payload", found.payload)
+    for detail in found.details:
+        out.say(f"    {visible(detail.field)}: {visible(detail.reason)}, {visible(detail.action)}")
     if found.context is not None:
         _say_block(out, "the agent's own words, not checked by anyone", found.context)
 
@@ -123,24 +133,32 @@ def approve(
         list[str] | None,
         typer.Option("--constraint", help="NAME=JSON, such as `max_runtime_sec=60`; may only tighten."),
     ] = None,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option("--edit", help="PATH=JSON: another value in the payload, where the request says editable."),
+    ] = None,
     person: PersonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Approve a request, perhaps under tighter constraints. Exit 1 when the desk refuses the verdict."""
-    constraints = dict([_constraint(each) for each in constraint or ()])
+    """Approve a request, perhaps under tighter constraints or edited. Exit 1 when the desk refuses the verdict.
+
+    What is edited is judged anew before it runs.
+    """
+    constraints = dict([_pair("constraint", each) for each in constraint or ()])
+    edits = dict([_pair("edit", each) for each in edit or ()])
     with _reviewer(person) as reviewer:
-        answer = reviewer.approve(request, reason or None, constraints)
+        answer = reviewer.approve(request, reason or None, constraints, edits=edits)
     _report(Output(as_json), answer, "approved")
 
 
-def _constraint(text: str) -> tuple[str, Any]:
+def _pair(what: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise BadInput(f"constraint `{text}` is not NAME=JSON; write for example `max_runtime_sec=60`")
+        raise BadInput(f"{what} `{text}` is not NAME=JSON; write for example `max_runtime_sec=60`")
     try:
         return name, json.loads(value)
     except ValueError:
-        raise BadInput(f"constraint `{text}`: `{value}` is not JSON; write texts in double quotes") from None
+        raise BadInput(f"{what} `{text}`: `{value}` is not JSON; write texts in double quotes") from None
 
 
 @app.command()
@@ -154,6 +172,47 @@ def deny(
     with _reviewer(person) as reviewer:
         answer = reviewer.deny(request, reason)
     _report(Output(as_json), answer, "denied")
+
+
+@app.command()
+def release(
+    request: RequestArgument,
+    redacted: Annotated[
+        bool,
+        typer.Option("--redacted", help="Let it go as the request shows it; else whole, as the worker returned it."),
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "",
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let a held output go to its caller. Exit 1 when the desk refuses the verdict."""
+    with _reviewer(person) as reviewer:
+        answer = reviewer.release(request, reason or None, redacted=redacted)
+    _report(Output(as_json), answer, "released redacted" if redacted else "released whole")
+
+
+@app.command()
+def destroy(
+    request: RequestArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; the caller is told.", show_default=False)],
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a held output back for good. Exit 1 when the desk refuses the verdict."""
+    with _reviewer(person) as reviewer:
+        answer = reviewer.destroy(request, reason)
+    _report(Output(as_json), answer, "destroyed the output of")
+
+
+@app.command()
+def view(request: RequestArgument, person: PersonOption = "", as_json: JsonOption = False) -> None:
+    """Show a held output unmasked. That you have seen it stands in the log from then on."""
+    out = Output(as_json)
+    with _reviewer(person) as reviewer:
+        raw = reviewer.view(request)
+    out.result({"request_id": request, "output": raw})
+    _say_block(out, "output, as the worker returned it", raw)
+    out.next(f"sluicegate approvals release {request} --redacted, or release, destroy")
 
 
 def _report(out: Output, answer: VerdictAnswer, word: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from sluicegate.cli import agents, approvals, audit, control, dead_letters, job, output, policy
+from sluicegate.cli import agents, approvals, audit, control, dead_letters, job, output, output_review, policy
 from sluicegate.cli.bench import bench
 from sluicegate.cli.run import run as run_verb
 from sluicegate.cli.tail import tail
@@ -51,6 +51,7 @@ app.command("run")(run_verb)
 app.add_typer(job.app, name="job")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
+app.add_typer(output_review.app, name="output")
 app.add_typer(agents.app, name="agents")
 app.add_typer(control.app, name="control")
 app.add_typer(audit.app, name="audit")

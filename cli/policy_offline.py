@@ -42,17 +42,27 @@ PoliciesOption = Annotated[
 ]
 
 
-def check(paths: PlacesArgument = None, as_json: JsonOption = False) -> None:
+def check(
+    paths: PlacesArgument = None,
+    workers: Annotated[
+        Path | None,
+        typer.Option("--workers", help="A list of the workers' manifests: say what none of them can enforce, too."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Say everything that is wrong with policies, without Kafka. Exit 1 when there is a fault."""
     out = Output(as_json)
     with whole_answer(out):
         places = list(paths or ()) or [policies_folder(settings())]
         bundle, faults = _tried_bundle(places)
+        if workers is not None:
+            faults = tuple(sorted((*faults, *_worker_faults(workers, places, bundle))))
     for fault in faults:
         print_fault(out, fault)
     snapshot = None if bundle is None else bundle.snapshot_name
-    out.result({"ok": bundle is not None, "faults": faults, "snapshot": snapshot})
-    if bundle is None:
+    ok = not any(fault.severity == "error" for fault in faults)
+    out.result({"ok": ok, "faults": faults, "snapshot": snapshot})
+    if bundle is None or not ok:
         out.say(f"{_counted(len(faults), 'fault')} in {_named(places)}")
         raise typer.Exit(output.NEGATIVE)
     layers = ", ".join(bundle.layers) or "no rules"
@@ -188,6 +198,21 @@ def _tried_bundle(places: Sequence[Path]) -> tuple[Bundle | None, tuple[Fault, .
     except PolicyFaults as refused:
         return None, refused.faults
     return bundle, bundle.warnings
+
+
+def _worker_faults(file: Path, places: Sequence[Path], bundle: Bundle | None) -> tuple[Fault, ...]:
+    """What is wrong with the manifests, else what their workers cannot enforce. Raises BadInput, PolicyUnreadable."""
+    from sluicegate.clients.allowlist import allowlist_problem
+    from sluicegate.policies.faults import PolicyFaults
+    from sluicegate.policies.workers import check_workers, read_workers
+
+    try:
+        manifests = read_workers(str(file), text_of(file))
+    except PolicyFaults as refused:
+        return refused.faults
+    if bundle is None:
+        return ()
+    return check_workers(read_places(places), bundle, manifests, allowlist_problem)
 
 
 def ready_bundle(out: Output, places: Sequence[Path]) -> tuple[Bundle, CompiledPolicy]:

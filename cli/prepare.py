@@ -6,6 +6,7 @@ Everything may be done again: what is there already stays, what is missing is ma
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from sluicegate.cli.configuration import OPERATOR
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import Bundle, parse_bundle, parse_documents, read_folder
 from sluicegate.streams import keys
+from sluicegate.streams.key_store import KeyStore, key_store_path
 
 if TYPE_CHECKING:
     from sluicegate.infra.broker import EmbeddedBroker
@@ -49,12 +51,17 @@ def prepare(settings: Settings, folder: Path, operator: str = OPERATOR) -> Prepa
     Raises PolicyFaults before anything is started, BadInput, Unavailable, or an error of the drift check.
     """
     keys.make_master(settings)
+    keys.new_gate(settings)
     keys.new_operator(settings, operator)
     keys.new_monitor(settings, MONITOR)
     bundle = read_bundle(settings, folder, make_keys=True)
     policy = compile_bundle(bundle)
     pools = tuple(sorted({*settings.pools, *policy.pools}))
     ready = settings.model_copy(update={"pools": pools})
+    for pool in pools:
+        keys.new_pool(settings, pool)
+    with closing(KeyStore(key_store_path(settings), make=True)) as store:
+        store.check()
     broker = start_broker(ready, tuple(policy.agents))
     try:
         command_id, snapshot = activate_if_new(ready, bundle, folder, operator)

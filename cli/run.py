@@ -17,6 +17,7 @@ class Processor(StrEnum):
     outputs = "outputs"
     desk = "desk"
     watch = "watch"
+    keys = "keys"
     projector = "projector"
 
 

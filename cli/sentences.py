@@ -210,6 +210,7 @@ _ATTEMPTS: Final = {
     "lost": "was lost: its worker gave no more sign of life",
     "revoked": "was revoked before it started",
     "overran": "was ended: it ran longer than it was granted",
+    "exceeded": "was not begun: its arguments are beyond a constraint",
 }
 
 

@@ -108,7 +108,7 @@ def _verifier(
 ) -> Callable[[Iterable[Record]], Report]:
     from sluicegate.processors.verify import Verifier
     from sluicegate.schemas.codec import Codec
-    from sluicegate.streams.keys import keys_dir, load_master, trusted_monitors, trusted_operators
+    from sluicegate.streams.keys import keys_dir, load_master, trusted_gates, trusted_monitors, trusted_operators
     from sluicegate.streams.registry import registry_for
 
     operators = trusted_operators(found)
@@ -117,7 +117,10 @@ def _verifier(
             f"`{keys_dir(found)}` trusts no operator: put the gate's `operators.json` and `agents.master` there"
         )
     codec = Codec(registry_for(found.registry_url))
-    return Verifier(codec, tenant, partitions, load_master(found), operators, starts, trusted_monitors(found)).run
+    monitors = trusted_monitors(found)
+    return Verifier(
+        codec, tenant, partitions, load_master(found), operators, starts, monitors, trusted_gates(found)
+    ).run
 
 
 def _say(out: Output, report: Report) -> None:

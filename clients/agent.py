@@ -10,7 +10,6 @@ What became of a job is a value (`sluicegate.clients.outcomes`); only what keeps
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 import time
@@ -19,13 +18,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from sluicegate.clients.answers import Answers
+from sluicegate.clients.key_client import keyring_of
 from sluicegate.clients.outcomes import Handle
 from sluicegate.clients.pending import AsyncPending, Pending
+from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import BadInput, BadPayload, RecordTooLarge, Unavailable
+from sluicegate.schemas.errors import BadInput, RecordTooLarge, Unavailable
 from sluicegate.schemas.events import Ask, Event, Intent, Withdrawal
 from sluicegate.schemas.ids import derived_id
-from sluicegate.schemas.payload import SALT_BYTES, job_hash, parse_strict, seal
+from sluicegate.schemas.key_ids import job_key
+from sluicegate.schemas.payload import SALT_BYTES, job_hash
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.engine import RECORD_BYTES_MAX, Headers, Out, size_bytes
 from sluicegate.streams.identity import Signer
 from sluicegate.streams.kafka import Published, Publisher, signed_headers
@@ -49,25 +52,6 @@ class AgentSigner(Signer, Protocol):
     def salt(self, job_id: str) -> bytes: ...
 
 
-def json_bytes(value: Any) -> bytes:
-    """The exact bytes of a payload: bytes as they are, else compact JSON with sorted keys. Raises BadPayload.
-
-    Sorted, so that the same dictionary, built in another order, is the same job when it is sent again.
-    """
-    if isinstance(value, bytes):
-        content = value
-    else:
-        try:
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-            content = text.encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise BadPayload(
-                f"not JSON ({error}); give dictionaries, lists, strings, numbers, booleans, None"
-            ) from None
-    parse_strict(content)
-    return content
-
-
 def new_job_id() -> str:
     """A job id that nobody used."""
     return f"job-{uuid.uuid4().hex}"
@@ -83,6 +67,8 @@ def build_intent(
     *,
     payload_bytes_max: int,
     job_id: str,
+    keys: Keyring | None = None,
+    now_ms: int = 0,
     risk_tags: Sequence[str] = (),
     confidence: float | None = None,
     context: Any = None,
@@ -111,16 +97,18 @@ def build_intent(
         raise RecordTooLarge(
             f"the context has `{len(case)}` bytes, at most {CONTEXT_BYTES_MAX} are shown to a reviewer"
         )
-    salt = signer.salt(job_id)
+    salt, own_case = signer.salt(job_id), f"{job_id}#context"
+    ring = NoKeyring() if keys is None else keys
+    key_id = job_key(tenant, agent_id, now_ms, job_id).text
     return Intent(
         job_id=job_id,
         agent_id=agent_id,
         agent_version=agent_version,
         topic=topic,
         risk_tags=list(risk_tags),
-        payload=seal(content, salt),
+        payload=ring.seal(content, salt, key_id, job_id),
         job_hash=job_hash(content, topic, agent_id, risk_tags, salt),
-        context=None if case is None else seal(case, signer.salt(f"{job_id}#context")),
+        context=None if case is None else ring.seal(case, signer.salt(own_case), key_id, own_case),
         confidence=confidence,
         parents=list(parents),
         run_id=run_id,
@@ -145,6 +133,8 @@ class Agent:
         self._settings = settings
         self._user = f"agent.{agent_id}"
         self._signer: AgentSigner = signer or agent_signer(settings, agent_id)
+        self.keys: Keyring = keyring_of(settings, self._signer, creates=True)
+        """What seals this agent's payloads and opens its results: keys of its own jobs, and of no other."""
         self._codec = Codec(registry_for(settings.registry_url))
         self._publisher = Publisher(settings, self._user)
         self._answers: Answers | None = None
@@ -202,6 +192,8 @@ class Agent:
             payload,
             payload_bytes_max=self._settings.payload_bytes_max,
             job_id=job_id or new_job_id(),
+            keys=self.keys,
+            now_ms=time.time_ns() // 1_000_000,
             risk_tags=risk_tags,
             confidence=confidence,
             context=context,

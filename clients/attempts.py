@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
+import logging
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
-from sluicegate.clients.agent import json_bytes
-from sluicegate.clients.stopping import Answer, StopAnswers, Stopped, Stopping
+from sluicegate.clients.call import Call, Handler
+from sluicegate.clients.capabilities import OUTPUT, RUNTIME
+from sluicegate.clients.frames import ERROR_CHARS_MAX, OUTPUT_BYTES_MAX, Raised, Returned
+from sluicegate.clients.handler_process import KILL_AFTER_SEC, PROCESSES_MAX, Breach, Ending, HandlerProcess
+from sluicegate.clients.judging import Terms
+from sluicegate.clients.keeper import Ended as ProcessEnded
+from sluicegate.clients.stopping import Answer, StopAnswers
+from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadPayload
 from sluicegate.schemas.events import (
+    Breached,
     Ended,
     EndWord,
     Event,
@@ -29,104 +37,166 @@ from sluicegate.schemas.events import (
     StopAnswered,
 )
 from sluicegate.schemas.ids import derived_id
-from sluicegate.schemas.payload import SALT_BYTES, seal
+from sluicegate.schemas.payload import SALT_BYTES
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.engine import Headers, Out, Record
 from sluicegate.streams.kafka import event_headers
-from sluicegate.streams.topics import MESSAGE_BYTES_MAX
 
-OUTPUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 100_000
-"""What a handler's JSON may weigh: review adds to it, and the result must still fit into a record."""
-ERROR_CHARS_MAX: Final = 2_000
+__all__ = ["Attempt", "Breach", "Call", "Finished", "Handler", "WorkerEvents", "finished"]
+
 STARTS: Final = "job.starts"
 OUTPUTS: Final = "job.outputs"
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler gets. ``progress(note)`` is a sign of life with a word for people, at any time.
-
-    A handler that runs for long looks at ``stopping`` now and then: `is_set`, `wait` in place of a sleep, or `check`,
-    which raises `Stopped`.
-    """
-
-    job_id: str
-    topic: str
-    payload: Any
-    constraints: dict[str, Any]
-    attempt: int
-    agent_id: str
-    on_behalf_of: str | None = None
-    progress: Callable[[str], None]
-    stopping: Stopping = msgspec.field(default_factory=Stopping)
-
-
-Handler = Callable[[Call], Any]
-"""Returns JSON (a coroutine function is awaited); what it raises is the job's failure."""
+_LOGGER: Final = logging.getLogger("sluicegate.worker")
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a handler's run. ``detail`` names the kind of failure, never its data."""
+    """What became of a handler's run. ``detail`` names the kind of failure, never its data.
+
+    ``overran``: it had not ended at its `max_runtime_sec`. What it returned after that is not taken.
+    """
 
     grant: Grant
     succeeded: bool
     content: bytes
     detail: str | None = None
     stopped: bool = False
+    overran: bool = False
+    breaches: tuple[Breach, ...] = ()
 
     @property
     def word(self) -> EndWord:
         """How the attempt ended, in the log's word."""
+        if self.overran:
+            return "overran"
         return "finished" if self.succeeded else "stopped" if self.stopped else "failed"
 
 
-def _failure(grant: Grant, kind: str, message: str) -> Finished:
+def _failure(grant: Grant, kind: str, message: str, **more: Any) -> Finished:
     content = json_bytes(
         {"error": {"type": kind, "message": message.encode(errors="replace").decode()[:ERROR_CHARS_MAX]}}
     )
-    return Finished(grant=grant, succeeded=False, content=content, detail=kind)
+    return Finished(grant=grant, succeeded=False, content=content, detail=kind, **more)
 
 
-def run_handler(grant: Grant, handler: Handler, call: Call) -> Finished:
-    """Run a handler to its end; whatever it does, there is an answer."""
+def finished(grant: Grant, ending: Ending, terms: Terms, *, asked: bool) -> Finished:
+    """What the log says of a process that has ended; ``asked``: a command had asked it to stop."""
+    word = ending.said
+    if ending.overran:
+        return _overran(grant, ending, terms)
+    if ending.broken is not None:
+        return _failure(grant, "BadFrame", f"the handler's process said what it may not say: {ending.broken}")
+    if isinstance(word, Raised):
+        # Stopped that nobody asked for is a failure like any other; and what fails while it is asked to stop is cut
+        # short by that, as far as anyone can tell: it did not finish.
+        message = (
+            f"{word.message or 'asked to stop'}; what it did outside is not undone" if word.stopped else word.message
+        )
+        return _failure(grant, word.kind, message, stopped=asked)
+    if isinstance(word, Returned):
+        return _returned(grant, bytes(word.content), terms)
+    kind, message = _crash(ending.ended)
+    return _failure(grant, kind, message, stopped=asked and kind == "Crashed")
+
+
+def _overran(grant: Grant, ending: Ending, terms: Terms) -> Finished:
+    limit = f"`{RUNTIME}` of {terms.runtime_sec_max:g} s"
+    killed = ending.said is None and ending.ended.why != "itself"
+    how = (
+        f"was killed with its children {KILL_AFTER_SEC:g} s after" if killed else "ended only after it was asked to at"
+    )
+    detail = f"it {how} {limit}"
+    breach = Breach(RUNTIME, detail, prevented=False)
+    message = f"{detail}; what it did outside is not undone, and what it returned is not taken"
+    # What it is ended for is no data of the job, so the log may say it.
+    failure = _failure(grant, "Overran", message, overran=True, breaches=(breach,))
+    return msgspec.structs.replace(failure, detail=detail)
+
+
+def _returned(grant: Grant, content: bytes, terms: Terms) -> Finished:
     try:
-        value = handler(call)
-        if inspect.iscoroutine(value):
-            value = asyncio.run(value)
-    except Stopped as error:
-        failure = _failure(grant, "Stopped", f"{str(error) or 'asked to stop'}; what it did outside is not undone")
-        # Raised when nobody asked it is a failure like any other.
-        return msgspec.structs.replace(failure, stopped=call.stopping.is_set())
-    except BaseException as error:  # noqa: BLE001  # SystemExit of a handler must not end the worker without a word
-        # What fails while it is asked to stop is cut short by that, as far as anyone can tell: it did not finish.
-        failure = _failure(grant, type(error).__name__, str(error))
-        return msgspec.structs.replace(failure, stopped=call.stopping.is_set())
-    try:
-        content = json_bytes(value)
+        content = json_bytes(content)
     except BadPayload as error:
         return _failure(grant, "BadOutput", f"the handler returned {error}")
-    if len(content) > OUTPUT_BYTES_MAX:
-        message = f"the handler returned {len(content)} bytes, at most {OUTPUT_BYTES_MAX}; store it and return a link"
-        return _failure(grant, "OutputTooLarge", message)
+    most = OUTPUT_BYTES_MAX if terms.output_bytes_max is None else min(terms.output_bytes_max, OUTPUT_BYTES_MAX)
+    if len(content) > most:
+        message = f"the handler returned {len(content)} bytes, at most {most}; store it and return a link"
+        breach = () if most == OUTPUT_BYTES_MAX else (Breach(OUTPUT, message, prevented=True),)
+        return _failure(grant, "OutputTooLarge", message, breaches=breach)
     return Finished(grant=grant, succeeded=True, content=content)
 
 
+def _crash(ended: ProcessEnded) -> tuple[str, str]:
+    """The kind and words of an end without an answer."""
+    if ended.why == "sandbox":
+        return "NoProcess", f"the handler could not be given a process with its bounds: {ended.detail}"
+    if ended.why == "processes":
+        return (
+            "TooManyProcesses",
+            f"the handler had more than {PROCESSES_MAX} processes and was killed with all of them",
+        )
+    if ended.signal is not None:
+        with suppress(ValueError):
+            return "Crashed", f"the handler's process was ended by {signal.Signals(ended.signal).name}"
+        return "Crashed", f"the handler's process was ended by signal {ended.signal}"
+    return "Crashed", f"the handler's process ended with code {ended.code} and without a result"
+
+
 class Attempt:
-    """A running attempt: its thread, when its next sign of life is due, and what asked it to stop.
+    """A running attempt: its process, when its next sign of life is due, and what asked it to stop.
 
     ``control_offset`` is the one it was started under: stops after it cover it.
     """
 
     def __init__(self, grant: Grant, headers: Headers, first_beat_at: float, control_offset: int = -1) -> None:
         self.grant, self.headers, self.control_offset = grant, headers, control_offset
-        self.stopping = Stopping()
-        self.stops = StopAnswers(self.stopping)
+        self.stops = StopAnswers(self._ask, self._kill)
+        self.process: HandlerProcess | None = None
+        self._asked: str | None = None
+        self._breached = 0
+        self.broken: dict[str, None] = {}
+        """The constraints that it went, or tried to go, beyond, as far as they were told."""
         self._beat_at, self._beats = first_beat_at, 0
         self._note: str | None = None
         self._noted = False
 
-    def run(self, handler: Handler, call: Call, done: Callable[[Finished], None]) -> None:
-        """Start the handler's thread; it is a daemon, so that a handler that hangs does not keep the process."""
+    def run(self, process: HandlerProcess, terms: Terms, done: Callable[[Finished], None]) -> None:
+        """Start the handler's process, and wait for its end in a thread; whatever happens, ``done`` is told of it."""
+        self.process = process
+        if self._asked is not None:
+            process.ask(self._asked)
         name = f"job {self.grant.job_id}"
-        threading.Thread(target=lambda: done(run_handler(self.grant, handler, call)), name=name, daemon=True).start()
+        threading.Thread(target=lambda: done(self._run(process, terms)), name=name, daemon=True).start()
+
+    def _run(self, process: HandlerProcess, terms: Terms) -> Finished:
+        try:
+            process.start()
+            done = finished(self.grant, process.wait(), terms, asked=self._asked is not None)
+            for breach in done.breaches:
+                process.breaches.put(breach)
+            return done
+        except Exception as error:  # a slot must never stay taken for want of an answer
+            _LOGGER.exception("job %s: its process could not be served", self.grant.job_id)
+            process.kill()
+            return _failure(self.grant, "NoProcess", f"the handler's process could not be served: {error}")
+
+    def _ask(self, reason: str) -> None:
+        self._asked = self._asked or reason
+        if self.process is not None:
+            self.process.ask(reason)
+
+    def _kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    def breaches(self) -> list[tuple[int, Breach]]:
+        """What the handler was kept from since the last call, with its number."""
+        found: list[tuple[int, Breach]] = []
+        while self.process is not None and not self.process.breaches.empty():
+            self._breached += 1
+            breach = self.process.breaches.get()
+            self.broken[breach.constraint] = None
+            found.append((self._breached, breach))
+        return found
 
     def progress(self, note: str) -> None:
         """Called by the handler: the next sign of life is due at once."""
@@ -153,8 +223,9 @@ def _traced(headers: Headers) -> Headers:
 class WorkerEvents:
     """Builds the records a worker writes, under the agent's key."""
 
-    def __init__(self, codec: Codec, worker_id: str) -> None:
+    def __init__(self, codec: Codec, worker_id: str, keys: Keyring | None = None) -> None:
         self._codec, self._worker_id = codec, worker_id
+        self._keys: Keyring = NoKeyring() if keys is None else keys
 
     def _out(self, topic: str, grant: Grant, event: Event, record_id: str, headers: Headers) -> Out:
         source = f"worker/{self._worker_id}"
@@ -248,9 +319,29 @@ class WorkerEvents:
         )
         return self._out(STARTS, grant, event, derived_id("ended", grant.grant_id), headers)
 
-    def output(self, done: Finished, headers: Headers) -> list[Out]:
-        """What the handler returned, sealed, and that the attempt is over."""
-        grant = done.grant
+    def breached(self, grant: Grant, number: int, breach: Breach, headers: Headers) -> Out:
+        """What ran went, or tried to go, beyond a constraint."""
+        event = Breached(
+            job_id=grant.job_id,
+            agent_id=grant.agent_id,
+            grant_id=grant.grant_id,
+            attempt=grant.attempt,
+            worker_id=self._worker_id,
+            constraint=breach.constraint,
+            detail=breach.detail[:ERROR_CHARS_MAX],
+            prevented=breach.prevented,
+        )
+        return self._out(STARTS, grant, event, derived_id("breached", grant.grant_id, number), headers)
+
+    def output(self, done: Finished, headers: Headers, broken: Iterable[str] = ()) -> list[Out]:
+        """What the handler returned, sealed, and that the attempt is over; what overran has no output.
+
+        ``broken`` are the constraints that the attempt went, or tried to go, beyond: the output says so itself, since
+        whoever reviews it may read it first.
+        """
+        if done.overran:
+            return [self.ended(done.grant, done.word, done.detail, headers)]
+        grant, salt = done.grant, os.urandom(SALT_BYTES)
         event = Output(
             job_id=grant.job_id,
             agent_id=grant.agent_id,
@@ -258,9 +349,10 @@ class WorkerEvents:
             attempt=grant.attempt,
             worker_id=self._worker_id,
             succeeded=done.succeeded,
-            output=seal(done.content, os.urandom(SALT_BYTES)),
+            output=self._keys.seal(done.content, salt, grant.payload.key_id, f"output/{grant.grant_id}"),
             output_hash=hashlib.sha256(done.content).hexdigest(),
             output_size_bytes=len(done.content),
+            breached=list(broken),
         )
         out = self._out(OUTPUTS, grant, event, derived_id("output", grant.grant_id), headers)
         return [out, self.ended(grant, done.word, done.detail, headers)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -12,6 +12,8 @@ from sluicegate.clients.intake import WAITING_MAX, Intake, Waiting
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import Grant
+from sluicegate.streams.engine import Record
+from sluicegate.streams.identity import Verifier, check_signature
 from sluicegate.streams.kafka import METADATA_TIMEOUT_SEC, BrokerErrors, error_for, plain_consumer
 from sluicegate.streams.messages import record_of
 from sluicegate.streams.topics import physical
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 POLL_INTERVAL_MS_MAX: Final = 60_000
 _LOGGER: Final = logging.getLogger("sluicegate.worker")
 _PASSING: Final = {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
+
+
+def signature_fault(record: Record, tenant: str, gates: Mapping[str, Verifier]) -> tuple[str, str] | None:
+    """(code, message) when a grant does not carry the signature of a gate that this worker trusts, else None."""
+    topic = physical(tenant, record.topic)
+    checked = check_signature(record.headers, topic, record.key, record.value, gates.get)
+    if checked.code is None and checked.principal is not None and checked.principal.kind == "gate":
+        return None
+    return "grant_unsigned", f"no gate that this worker trusts has signed it ({checked.code or 'wrong_signer'})"
 
 
 class Grants:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import Grant
-from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+from sluicegate.schemas.payload import job_hash, parse_strict
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.control_scopes import Revocation, Stop
 
 REVOKED: Final = "revoked"
@@ -37,11 +38,27 @@ class WorkerControl(Protocol):
     ) -> tuple[Stop, ...]: ...
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What the worker holds a handler to; None where the grant sets no bound.
+
+    ``budget`` has every amount that the handler may spend from, ``credential_set`` names the one set of credentials
+    that it gets (empty: the usual one), ``by_handler`` are the constraints that only the handler itself keeps to.
+    """
+
+    runtime_sec_max: float | None = None
+    output_bytes_max: int | None = None
+    network: tuple[str, ...] | None = None
+    budget: Mapping[str, int | float | None] = {}
+    credential_set: str = ""
+    by_handler: tuple[str, ...] = ()
+
+
 class Start(msgspec.Struct, frozen=True):
-    """Run it: the arguments and constraints the handler gets."""
+    """Run it: the arguments and constraints the handler gets, and what it is held to."""
 
     payload: Any
     constraints: dict[str, Any]
+    terms: Terms = Terms()
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -72,6 +89,7 @@ def judge_grant(
     *,
     tenant: str,
     pool: str,
+    keys: Keyring | None = None,
     revoked: str | None = None,
 ) -> Judgement:
     """What to do with a grant met at ``now_ms``.
@@ -86,7 +104,7 @@ def judge_grant(
             "grant_misrouted", f"the grant is for {where}; this worker serves tenant `{tenant}`, pool `{pool}`"
         )
     try:
-        content, salt = unseal(grant.payload)
+        content, salt = (keys or NoKeyring()).open(grant.payload)
     except SealingError as error:
         return Refuse("grant_unreadable", f"the payload cannot be opened: {error}")
     if job_hash(content, grant.topic, grant.agent_id, grant.risk_tags, salt) != grant.job_hash:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sluicegate.schemas.errors import BadInput
+from sluicegate.schemas.errors import BadInput, KeyErased
 from sluicegate.schemas.events import (
     Cause,
     Closed,
@@ -25,13 +25,14 @@ from sluicegate.schemas.events import (
     Held,
     JobOutcome,
     Noted,
+    Quarantined,
     RedactionDetail,
     Refused,
     Repeated,
     Result,
     SafetyWord,
 )
-from sluicegate.schemas.payload import unseal
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 
 RESULTS: Final = "job.results"
 INTENTS: Final = "job.intents"
@@ -132,15 +133,17 @@ def _is(cause: Cause, topic: str, partition: int, offset: int) -> bool:
 class JobFold:
     """The fold over one job's records. Order between topics does not matter, and a record met twice changes nothing."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, keys: Keyring | None = None) -> None:
         self.handle = handle
+        self._keys: Keyring = NoKeyring() if keys is None else keys
+        self._opened: tuple[Result, Any, str | None] | None = None
         self._decision: Decision | None = None
         self._repeated: Repeated | None = None
         self._refused: Refused | None = None
         self._closed: Closed | None = None
         self._result: Result | None = None
         self._held: str | None = None
-        self._granted = False
+        self._granted = self._quarantined = False
         self._withdrawals: dict[tuple[int, int], NotCancelled | None] = {}
 
     def _mine(self, cause: Cause) -> bool:
@@ -156,7 +159,7 @@ class JobFold:
             return False
         match event:
             case Decision():
-                if self.handle.job_hash in ("", event.job_hash):
+                if self._is_ours(event):
                     newer = self._decision is None or event.seq >= self._decision.seq
                     self._decision, self._held = (event, None) if newer else (self._decision, self._held)
             case Repeated() if self._mine(event.cause):
@@ -167,16 +170,22 @@ class JobFold:
                 self._see_note(event)
             case Held() if self.handle.job_hash in ("", event.job_hash):
                 self._held = event.scope
-            case Granted() if self.handle.job_hash in ("", event.job_hash):
+            case Granted() if self._is_ours(event):
                 self._granted, self._held = True, None
             case Closed():
                 self._closed = event
+            case Quarantined():
+                self._quarantined = True
             case Result():
                 if self._result is None or event.seq >= self._result.seq:
                     self._result = event
             case _:
                 return False
         return True
+
+    def _is_ours(self, event: Decision | Granted) -> bool:
+        """Whether it is about what was submitted here, even where a person edited it since."""
+        return self.handle.job_hash in ("", event.submitted_hash or event.job_hash)
 
     def _see_refusal(self, event: Refused) -> None:
         place = (event.cause.partition, event.cause.offset)
@@ -206,12 +215,14 @@ class JobFold:
 
     @property
     def state(self) -> str:
-        """One word for people: submitted, held, waiting for approval, decided, granted, or the outcome."""
+        """For people: submitted, held, waiting for approval, granted, output held for review, or the outcome."""
         ended = self.outcome
         if ended is not None:
             return ended.outcome
         if self._held is not None:
             return "held"
+        if self._quarantined:
+            return "output held for review"
         if self._decision is None:
             return "submitted"
         return "granted" if self._granted else "waiting for approval" if self._decision.request_id else "decided"
@@ -271,14 +282,15 @@ class JobFold:
         return None
 
     def _with_result(self, result: Result) -> Outcome:
-        value: Any = None
-        if result.output is not None:
-            content, _ = unseal(result.output)
-            value = json.loads(content)
+        value, erased = self._value_of(result)
         failure = value.get("error") if isinstance(value, dict) and not result.succeeded else None
         reason = self._closed.reason if self._closed is not None else None
         if reason is None and isinstance(failure, dict):
             reason = f"{failure.get('type')}: {failure.get('message')}"
+        if erased is not None:
+            reason = erased
+        elif result.output is None:
+            reason = f"its output was kept back: {result.reason or 'quarantined'}"
         return Outcome(
             job_id=self.handle.job_id,
             outcome="succeeded" if result.succeeded else "failed",
@@ -288,6 +300,19 @@ class JobFold:
             review=result.output_safety_decision,
             redactions=tuple(result.redaction_details),
         )
+
+    def _value_of(self, result: Result) -> tuple[Any, str | None]:
+        """What may leave, opened once; None, and why, where its key was erased. Raises Unavailable."""
+        if result.output is None:
+            return None, None
+        if self._opened is None or self._opened[0] is not result:
+            value, erased = None, None
+            try:
+                value = json.loads(self._keys.open(result.output)[0])
+            except KeyErased as error:
+                erased = f"its output can no longer be opened: {error}"
+            self._opened = result, value, erased
+        return self._opened[1], self._opened[2]
 
     @property
     def wanted_result(self) -> Cause | None:

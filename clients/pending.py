@@ -28,7 +28,7 @@ class Pending:
     def __init__(self, agent: Agent, answers: Answers, handle: Handle) -> None:
         self._agent, self._answers, self._handle = agent, answers, handle
         self.job_id = handle.job_id
-        self._fold = JobFold(handle)
+        self._fold = JobFold(handle, agent.keys)
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
         self._failure: SluicegateError | None = None

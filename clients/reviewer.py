@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import threading
 import time
-import unicodedata
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 import rfc8785
 
+from sluicegate.clients.desk_fold import DEFAULT_DESK, VERDICTS, DeskFold, Request, VerdictAnswer, text_of
+from sluicegate.clients.key_client import keyring_of
+from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import BadInput, SealingError, Undecodable
-from sluicegate.schemas.events import (
-    ApprovalRequest,
-    Event,
-    Refused,
-    RequestOpened,
-    Resolved,
-    Sealed,
-    Verdict,
-    VerdictAccepted,
-    VerdictWord,
-)
+from sluicegate.schemas.errors import BadInput, Unavailable, Undecodable
+from sluicegate.schemas.events import Sealed, Verdict, VerdictWord, Viewed
 from sluicegate.schemas.ids import derived_id
-from sluicegate.schemas.payload import unseal
+from sluicegate.schemas.payload import SALT_BYTES
+from sluicegate.schemas.sealing import Keyring
 from sluicegate.streams.engine import Record
 from sluicegate.streams.identity import Signer
 from sluicegate.streams.kafka import POLL_SEC, Publisher, Tail, signed_headers
@@ -39,188 +31,11 @@ from sluicegate.streams.topics import physical
 if TYPE_CHECKING:
     from sluicegate.streams.settings import Settings
 
-DEFAULT_DESK: Final = "desk"
-VERDICTS: Final = "approval.verdicts"
 WAIT_SEC: Final = 55.0
+RINGS_MAX: Final = 1_000
+"""Requests whose keys a client keeps, the latest."""
 CATCH_UP_SEC_MAX: Final = 15.0
 """How long a list waits for a desk that holds a transaction open (it is aborted after 10 s)."""
-CLOSED_KEPT_MAX: Final = 10_000
-"""Resolved requests that a reviewer's client remembers, the latest."""
-
-
-def visible(text: str) -> str:
-    """The text with every character that could hide or reorder others written as its escape.
-
-    Escape sequences for terminals, bidirectional and zero-width characters must not change what a person reads.
-    """
-    return "".join(
-        f"\\u{ord(sign):04x}"
-        if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and sign != "\n"
-        else sign
-        for sign in text
-    )
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as its reviewer sees it. ``payload`` and ``context`` are safe text; context is the agent's claim.
-
-    ``facts`` are those the judgement rests on: name to (value, None where it was unknown; where it comes from).
-    """
-
-    request_id: str
-    kind: str
-    queue: str
-    job_id: str
-    agent_id: str
-    agent_owner: str | None
-    agent_version: str
-    on_behalf_of: str | None
-    topic: str
-    risk_tags: tuple[str, ...]
-    payload: str
-    context: str | None
-    reason: str
-    rules: tuple[str, ...]
-    facts: dict[str, tuple[float | None, str]] = {}
-    level: int | None = None
-    constraints: dict[str, Any]
-    policy_snapshot: str
-    job_hash: str
-    attempt: int
-    created_at_ms: int
-    expires_at_ms: int
-    outcome: str | None = None
-    by: str | None = None
-    verdicts: tuple[str, ...] = ()
-
-
-class VerdictAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the desk said to a verdict. ``winner`` and ``winner_at_ms`` say who had decided first, and when."""
-
-    request_id: str
-    verdict_id: str
-    status: Literal["accepted", "refused", "unanswered"]
-    code: str | None = None
-    message: str | None = None
-    winner: str | None = None
-    winner_at_ms: int | None = None
-
-
-def _text(sealed: Sealed | None) -> str | None:
-    if sealed is None:
-        return None
-    try:
-        content, _ = unseal(sealed)
-        return visible(json.dumps(json.loads(content), ensure_ascii=False, indent=2, sort_keys=True))
-    except (SealingError, ValueError) as error:
-        return f"(cannot be shown: {visible(str(error))})"
-
-
-class DeskFold:
-    """The fold of a desk's requests and events: what is open, what became of the rest. Pure."""
-
-    def __init__(self, desk: str = DEFAULT_DESK) -> None:
-        self._desk = desk
-        self._asked: OrderedDict[str, ApprovalRequest] = OrderedDict()
-        self._opened: set[str] = set()
-        self._ended: OrderedDict[str, Resolved] = OrderedDict()
-        self._verdicts: dict[str, list[str]] = {}
-        self._answers: dict[tuple[int, int], VerdictAnswer | None] = {}
-
-    def expect(self, partition: int, offset: int) -> None:
-        """Keep the answer to the verdict at this place of `approval.verdicts`."""
-        self._answers[partition, offset] = None
-
-    def answer(self, partition: int, offset: int) -> VerdictAnswer | None:
-        """The desk's answer, once; None while there is none."""
-        found = self._answers[partition, offset]
-        if found is not None:
-            del self._answers[partition, offset]
-        return found
-
-    def see(self, event: Event) -> None:
-        """Fold one event of the desk's key."""
-        match event:
-            case ApprovalRequest(request_id=found):
-                self._asked.setdefault(found, event)
-            case RequestOpened(request_id=found):
-                self._opened.add(found)
-            case Resolved(request_id=found):
-                self._ended[found] = event
-                self._trim()
-            case VerdictAccepted():
-                self._verdicts.setdefault(event.request_id, []).append(f"{event.approver_id} {event.verdict}")
-                self._answered(event, "accepted")
-            case Refused():
-                self._answered(event, "refused")
-            case _:
-                pass
-
-    def _answered(self, event: VerdictAccepted | Refused, status: Literal["accepted", "refused"]) -> None:
-        place = (event.cause.partition, event.cause.offset)
-        if event.cause.topic != VERDICTS or place not in self._answers:
-            return
-        if isinstance(event, VerdictAccepted):
-            found = VerdictAnswer(request_id=event.request_id, verdict_id=event.verdict_id, status=status)
-        else:
-            found = VerdictAnswer(
-                request_id="",
-                verdict_id=event.ref or "",
-                status=status,
-                code=event.code,
-                message=event.message,
-                winner=event.winner,
-                winner_at_ms=event.winner_at_ms,
-            )
-        self._answers[place] = found
-
-    def _trim(self) -> None:
-        while len(self._ended) > CLOSED_KEPT_MAX:
-            oldest, _ = self._ended.popitem(last=False)
-            self._asked.pop(oldest, None)
-            self._opened.discard(oldest)
-            self._verdicts.pop(oldest, None)
-
-    def open(self, queue: str | None = None) -> list[Request]:
-        """The open requests, oldest first."""
-        ids = [found for found in self._asked if found in self._opened and found not in self._ended]
-        views = [self._view(self._asked[found]) for found in ids]
-        return [view for view in views if queue is None or view.queue == queue]
-
-    def find(self, request_id: str) -> Request | None:
-        """A request, open or remembered."""
-        asked = self._asked.get(request_id)
-        return None if asked is None else self._view(asked)
-
-    def _view(self, asked: ApprovalRequest) -> Request:
-        ended = self._ended.get(asked.request_id)
-        return Request(
-            request_id=asked.request_id,
-            kind=asked.kind,
-            queue=asked.queue,
-            job_id=asked.job_id,
-            agent_id=asked.agent_id,
-            agent_owner=asked.agent_owner,
-            agent_version=asked.agent_version,
-            on_behalf_of=asked.on_behalf_of,
-            topic=asked.topic,
-            risk_tags=tuple(asked.risk_tags),
-            payload=_text(asked.payload) or "",
-            context=_text(asked.context),
-            reason=asked.reason,
-            rules=tuple(f"{rule.layer}/{rule.id}" for rule in asked.rules),
-            facts={fact.name: (fact.value, fact.source) for fact in asked.facts},
-            level=asked.level,
-            constraints=json.loads(asked.constraints),
-            policy_snapshot=asked.policy_snapshot,
-            job_hash=asked.job_hash,
-            attempt=asked.attempt,
-            created_at_ms=asked.created_at_ms,
-            expires_at_ms=asked.expires_at_ms,
-            outcome=None if ended is None else ended.outcome,
-            by=None if ended is None else ended.by,
-            verdicts=tuple(self._verdicts.get(asked.request_id, ())),
-        )
 
 
 class Reviewer:
@@ -239,13 +54,14 @@ class Reviewer:
         signer: Signer | None = None,
     ) -> None:
         self.person_id, self.desk = person_id, desk
-        self._tenant = settings.tenant
+        self._settings, self._tenant = settings, settings.tenant
+        self._rings: dict[str, Keyring] = {}
         self._signer = signer or person_signer(settings, person_id)
         self._codec = Codec(registry_for(settings.registry_url))
         self._publisher = Publisher(settings, user)
         topics = ("approval.requests", "approval.events")
         self._tail = Tail(settings, user, topics, group=user, start="beginning", key=desk.encode())
-        self._fold = DeskFold(desk)
+        self._fold = DeskFold(desk, self._keys)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -281,9 +97,51 @@ class Reviewer:
         reason: str | None = None,
         constraints: Mapping[str, Any] | None = None,
         timeout_sec: float = WAIT_SEC,
+        edits: Mapping[str, Any] | None = None,
     ) -> VerdictAnswer:
-        """Approve, perhaps under tighter constraints; returns the desk's answer."""
-        return self._decide(request_id, "approve", reason, constraints or {}, timeout_sec)
+        """Approve, perhaps under tighter constraints; returns the desk's answer.
+
+        ``edits`` maps payload paths, of those that the request calls editable, to other values: what is approved is
+        then the payload with them.
+        """
+        return self._decide(request_id, "approve", reason, constraints or {}, timeout_sec, edits=edits)
+
+    def release(
+        self, request_id: str, reason: str | None = None, *, redacted: bool, timeout_sec: float = WAIT_SEC
+    ) -> VerdictAnswer:
+        """Let a held output go to its caller, whole or redacted as the request shows it. Returns the desk's answer."""
+        choice = "release_redacted" if redacted else "release"
+        return self._decide(request_id, "approve", reason, {}, timeout_sec, choice)
+
+    def destroy(self, request_id: str, reason: str, timeout_sec: float = WAIT_SEC) -> VerdictAnswer:
+        """Keep a held output back for good. Returns the desk's answer. Raises BadInput without a reason."""
+        if not reason.strip():
+            raise BadInput("to destroy an output needs a reason; its caller is told it")
+        return self._decide(request_id, "deny", reason, {}, timeout_sec, "destroy")
+
+    def view(self, request_id: str, timeout_sec: float = WAIT_SEC) -> str:
+        """What a request for a held output keeps masked, as safe text; that you saw it is on record from then on.
+
+        Raises BadInput when there is nothing to see or the desk refuses, Unavailable when it does not answer.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        self.show(request_id)
+        viewed = Viewed(
+            view_id=derived_id("view", request_id, self.person_id, now_ms),
+            request_id=request_id,
+            desk=self.desk,
+            approver_id=self.person_id,
+        )
+        with self._lock:
+            raw = self._fold.raw(request_id)
+            if raw is None:
+                raise BadInput(f"nothing of request `{request_id}` is masked; `show` shows all of it")
+            answer = self._send(viewed, viewed.view_id, request_id, now_ms, timeout_sec)
+        if answer.status == "unanswered":
+            raise Unavailable(answer.message or "the desk has not answered")
+        if answer.status == "refused":
+            raise BadInput(f"the desk refused as `{answer.code}`: {answer.message}")
+        return text_of(raw, self._keys(request_id)) or ""
 
     def deny(self, request_id: str, reason: str, timeout_sec: float = WAIT_SEC) -> VerdictAnswer:
         """Deny; the agent gets the reason. Returns the desk's answer. Raises BadInput without a reason."""
@@ -292,7 +150,14 @@ class Reviewer:
         return self._decide(request_id, "deny", reason, {}, timeout_sec)
 
     def _decide(
-        self, request_id: str, word: VerdictWord, reason: str | None, constraints: Mapping[str, Any], timeout_sec: float
+        self,
+        request_id: str,
+        word: VerdictWord,
+        reason: str | None,
+        constraints: Mapping[str, Any],
+        timeout_sec: float,
+        choice: str | None = None,
+        edits: Mapping[str, Any] | None = None,
     ) -> VerdictAnswer:
         now_ms = time.time_ns() // 1_000_000  # the moment of the call: before anything else can take time
         shown = self.show(request_id)
@@ -307,14 +172,32 @@ class Reviewer:
             decision_ts_ms=now_ms,
             reason=reason,
             constraints=rfc8785.dumps(dict(constraints)).decode(),
+            choice=choice,
+            edits=self._sealed(request_id, edits) if edits else None,
+            edited=sorted(edits or ()),
         )
         with self._lock:
-            return self._send(verdict, now_ms, timeout_sec)
+            return self._send(verdict, verdict.verdict_id, request_id, now_ms, timeout_sec)
 
-    def _send(self, verdict: Verdict, now_ms: int, timeout_sec: float) -> VerdictAnswer:
-        key, value = self.desk.encode(), self._codec.encode(verdict)
+    def _keys(self, request_id: str) -> Keyring:
+        """What opens that which a request carries, kept for as long as the client lives."""
+        if request_id not in self._rings:
+            while len(self._rings) >= RINGS_MAX:
+                del self._rings[next(iter(self._rings))]
+            self._rings[request_id] = keyring_of(self._settings, self._signer, request_id=request_id)
+        return self._rings[request_id]
+
+    def _sealed(self, request_id: str, edits: Mapping[str, Any]) -> Sealed:
+        with self._lock:
+            key_id = self._fold.key_id(request_id)
+            return self._keys(request_id).seal(json_bytes(dict(edits)), os.urandom(SALT_BYTES), key_id)
+
+    def _send(
+        self, event: Verdict | Viewed, event_id: str, request_id: str, now_ms: int, timeout_sec: float
+    ) -> VerdictAnswer:
+        key, value = self.desk.encode(), self._codec.encode(event)
         topic = physical(self._tenant, VERDICTS)
-        headers = signed_headers(self._signer, topic, verdict, verdict.verdict_id, now_ms, key, value)
+        headers = signed_headers(self._signer, topic, event, event_id, now_ms, key, value)
         place = self._publisher.publish(VERDICTS, key, value, headers)
         self._fold.expect(
             place.partition, place.offset
@@ -324,13 +207,11 @@ class Reviewer:
             self._fold_all(self._tail.poll(POLL_SEC))
             answer = self._fold.answer(place.partition, place.offset)
             if answer is not None:
-                return msgspec.structs.replace(answer, request_id=verdict.request_id, verdict_id=verdict.verdict_id)
+                return msgspec.structs.replace(answer, request_id=request_id, verdict_id=event_id)
         message = (
             f"the desk has not answered in {timeout_sec:g} s; the verdict stands in the log and is judged when it runs"
         )
-        return VerdictAnswer(
-            request_id=verdict.request_id, verdict_id=verdict.verdict_id, status="unanswered", message=message
-        )
+        return VerdictAnswer(request_id=request_id, verdict_id=event_id, status="unanswered", message=message)
 
     def _catch_up(self) -> None:
         ends = {place: self._tail.span(*place)[1] for place in self._tail.positions()}
@@ -383,10 +264,27 @@ class AsyncReviewer:
         reason: str | None = None,
         constraints: Mapping[str, Any] | None = None,
         timeout_sec: float = WAIT_SEC,
+        edits: Mapping[str, Any] | None = None,
     ) -> VerdictAnswer:
         """As `Reviewer.approve`."""
-        return await asyncio.to_thread(self._reviewer.approve, request_id, reason, constraints, timeout_sec)
+        return await asyncio.to_thread(self._reviewer.approve, request_id, reason, constraints, timeout_sec, edits)
 
     async def deny(self, request_id: str, reason: str, timeout_sec: float = WAIT_SEC) -> VerdictAnswer:
         """As `Reviewer.deny`."""
         return await asyncio.to_thread(self._reviewer.deny, request_id, reason, timeout_sec)
+
+    async def release(
+        self, request_id: str, reason: str | None = None, *, redacted: bool, timeout_sec: float = WAIT_SEC
+    ) -> VerdictAnswer:
+        """As `Reviewer.release`."""
+        return await asyncio.to_thread(
+            lambda: self._reviewer.release(request_id, reason, redacted=redacted, timeout_sec=timeout_sec)
+        )
+
+    async def destroy(self, request_id: str, reason: str, timeout_sec: float = WAIT_SEC) -> VerdictAnswer:
+        """As `Reviewer.destroy`."""
+        return await asyncio.to_thread(self._reviewer.destroy, request_id, reason, timeout_sec)
+
+    async def view(self, request_id: str, timeout_sec: float = WAIT_SEC) -> str:
+        """As `Reviewer.view`."""
+        return await asyncio.to_thread(self._reviewer.view, request_id, timeout_sec)

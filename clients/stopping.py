@@ -1,13 +1,13 @@
 """How a running attempt is asked to stop, and what is answered to the command that asked.
 
-A handler runs in a thread, and a thread cannot be ended from outside: it is asked, by `Call.stopping`, and has
-`STOP_WITHIN_SEC` to end. What it did outside by then is not undone. (Handlers in processes of their own, which can be
-ended, come with the isolation of workers.)
+A handler is asked, by `Call.stopping`, and has `STOP_WITHIN_SEC` to end by itself; then its process is killed with all
+its children. What it did outside by then is not undone.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,7 +16,9 @@ from sluicegate.schemas.events import StopWord
 from sluicegate.streams.control_scopes import Stop
 
 STOP_WITHIN_SEC: Final = 10.0
-"""How long a handler may take to end once it is asked to; then its command is answered with `unknown`."""
+"""How long a handler may take to end once a command asks it to; then it is killed."""
+KILLED_WITHIN_SEC: Final = 5.0
+"""How long the kernel may take over that; then the command is answered with `unknown`."""
 
 
 class Stopped(Exception):
@@ -63,12 +65,16 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class StopAnswers:
-    """The stop commands that one attempt was asked by, and which are not yet answered. Times are monotonic seconds."""
+    """The stop commands that one attempt was asked by, and which are not yet answered. Times are monotonic seconds.
 
-    def __init__(self, stopping: Stopping) -> None:
-        self._stopping = stopping
+    ``ask`` asks the handler with a reason; ``kill`` kills it.
+    """
+
+    def __init__(self, ask: Callable[[str], None], kill: Callable[[], None]) -> None:
+        self._ask, self._kill = ask, kill
         self._due: dict[str, float] = {}
         self._asked: set[str] = set()
+        self.killed = False
 
     def ask(self, stop: Stop, now: float) -> None:
         """Ask the handler to stop, once per command."""
@@ -77,21 +83,24 @@ class StopAnswers:
         self._asked.add(stop.command_id)
         self._due[stop.command_id] = now + STOP_WITHIN_SEC
         because = f": {stop.reason}" if stop.reason else ""
-        self._stopping.ask(f"`{stop.by}` stopped `{stop.scope}`{because}")
+        self._ask(f"`{stop.by}` stopped `{stop.scope}`{because}")
 
     def ended(self, *, stopped: bool) -> list[Answer]:
-        """The answers now that the handler has ended; ``stopped`` says that it did not return, but raised."""
+        """The answers now that the handler has ended; ``stopped`` says that it did not return."""
         word: StopWord = "stopped" if stopped else "already_finished"
         how = "the handler stopped" if stopped else "the handler ended by itself and its output stands"
+        if stopped and self.killed:
+            how = f"the handler did not end within {STOP_WITHIN_SEC:g} s and was killed with its children"
         due, self._due = self._due, {}
         return [Answer(command_id, word, how) for command_id in due]
 
     def overdue(self, now: float) -> list[Answer]:
-        """`unknown` for each command that the handler has not ended upon in time; it runs on."""
-        late = [command_id for command_id, due in self._due.items() if now >= due]
+        """Kill what has not ended in time; `unknown` for each command if even that shows no effect."""
+        if not self.killed and any(now >= due for due in self._due.values()):
+            self.killed = True
+            self._kill()
+        late = [command_id for command_id, due in self._due.items() if now >= due + KILLED_WITHIN_SEC]
         for command_id in late:
             del self._due[command_id]
-        return [
-            Answer(command_id, "unknown", f"the handler did not end within {STOP_WITHIN_SEC:g} s and runs on")
-            for command_id in late
-        ]
+        how = f"the handler did not end within {STOP_WITHIN_SEC:g} s, was killed, and has not gone"
+        return [Answer(command_id, "unknown", how) for command_id in late]

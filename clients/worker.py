@@ -9,35 +9,46 @@
     worker.run()
 
 One thread (`run`) owns the consumer and the transactions. It takes a grant in one transaction {`Started`, offset}, and
-only after that has committed does the handler run, in a thread of its own; so whatever crashes or rebalances, an
-attempt starts at most once, and a long job blocks nobody. What a handler returned goes out as `Output` and `Ended`
-in one transaction. An attempt whose worker vanished is left to output review: nobody guesses.
+only after that has committed does the handler run, in a process of its own that is held to the grant's constraints
+(`handler_process`); so whatever crashes or rebalances, an attempt starts at most once, and a long job blocks nobody.
+What a handler returned goes out as `Output` and `Ended` in one transaction. An attempt whose worker vanished is left
+to output review: nobody guesses.
+
+Handlers are brought into a process that was there before the worker had a login or a thread, and forked from it. So a
+handler shares no memory with the program that started the worker, nor with another attempt: it opens its connections
+itself, and what it has to say it returns. It sees neither the run folder nor the worker's environment but for paths and
+locale; ``environment`` adds to that. What it prints is discarded, or appended to ``handler_log``.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sluicegate.clients.attempts import Attempt, Call, Finished, Handler, WorkerEvents
-from sluicegate.clients.grants import Grants
+from sluicegate.clients.attempts import Attempt, Finished, WorkerEvents
+from sluicegate.clients.call import Given, Handler
+from sluicegate.clients.capabilities import manifest
+from sluicegate.clients.grants import Grants, signature_fault
+from sluicegate.clients.handlers import Credentials, Handlers
 from sluicegate.clients.intake import Waiting
 from sluicegate.clients.judging import Judgement, Lapse, Refuse, Start, Wait, WorkerControl, judge_grant
+from sluicegate.clients.key_client import keyring_of
+from sluicegate.clients.sandbox import Isolation
 from sluicegate.clients.stopping import Answer
+from sluicegate.clients.worker_control import believed_gates, own_control
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, SluicegateError, Unavailable
-from sluicegate.streams.control_fold import ControlFold
-from sluicegate.streams.control_reader import ControlConfig, ControlReader
-from sluicegate.streams.control_state import ControlState
+from sluicegate.streams.control_reader import ControlReader
 from sluicegate.streams.engine import ControlSource, Out
-from sluicegate.streams.keys import OPERATORS, keys_dir, trusted_operators
+from sluicegate.streams.identity import Verifier
+from sluicegate.streams.keys import pool_signer
 from sluicegate.streams.logins import kafka_config
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.topics import physical
@@ -63,14 +74,6 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _pattern(glob: str) -> re.Pattern[str]:
-    if not glob or any(sign in glob for sign in "?["):
-        raise BadInput(
-            f"topic pattern `{glob}` is not usable; `*` stands for any characters, `?` and `[` are not known"
-        )
-    return re.compile(".*".join(re.escape(part) for part in glob.split("*")), re.DOTALL)
-
-
 def _latest(source: ControlSource[WorkerControl]) -> WorkerControl:
     """The control state as last confirmed: nothing may start on it, but a stop that it holds does hold.
 
@@ -83,8 +86,9 @@ class Worker:
     """One worker of a pool. ``instance`` must be its own among the pool's workers and stay the same over restarts.
 
     ``control`` (by default a reader of its own) must be fresh whenever a job starts; when it cannot be confirmed the
-    worker ends. ``jobs_max`` jobs run at once (by default the setting `handlers_max`). ``run`` blocks and raises what
-    ended it; ``start`` and ``stop`` run it in a thread of the caller's process.
+    worker ends. ``jobs_max`` jobs run at once (by default the setting `handlers_max`). ``credentials`` has a set for
+    each combination of true constraints (`capabilities`). ``run`` blocks and raises what ended it; ``start`` and
+    ``stop`` run it in a thread of the caller's process.
     """
 
     def __init__(
@@ -96,6 +100,9 @@ class Worker:
         control: ControlSource[WorkerControl] | None = None,
         instance: str = "1",
         jobs_max: int | None = None,
+        credentials: Credentials | None = None,
+        environment: Mapping[str, str] | None = None,
+        handler_log: Path | None = None,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.pool, self.worker_id = pool, f"{pool}.{instance}"
@@ -104,11 +111,18 @@ class Worker:
             raise BadInput(f"jobs_max `{jobs_max}` runs nothing; give 1 or more")
         self._settings, self._given_control = settings, control
         self._user, self._instance, self._clock_ms = f"worker.{pool}", instance, clock_ms
-        self._handlers: list[tuple[re.Pattern[str], Handler]] = []
+        self._handlers = Handlers(
+            environment=environment,
+            credentials=credentials,
+            hidden=(settings.run_dir, settings.logins_path),
+            log_path=handler_log,
+        )
         for glob, handler in (handlers or {}).items():
             self.handles(glob)(handler)
         self._codec = Codec(registry_for(settings.registry_url))
-        self._events = WorkerEvents(self._codec, self.worker_id)
+        self._gates: Mapping[str, Verifier] = {}
+        self._keys = keyring_of(settings, lambda: pool_signer(settings, pool))
+        self._events = WorkerEvents(self._codec, self.worker_id, self._keys)
         self._running: dict[str, Attempt] = {}
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._outbox: list[Out] = []
@@ -119,18 +133,35 @@ class Worker:
         self._aborted_since: float | None = None
         self.failure: BaseException | None = None
 
-    def handles(self, glob: str) -> Callable[[H], H]:
-        """Register a handler for job topics; ``*`` is any characters; the first pattern that fits is taken."""
-        pattern = _pattern(glob)
+    def handles(
+        self,
+        glob: str,
+        *,
+        limits: Mapping[str, str] | None = None,
+        spends: Collection[str] = (),
+        enforces: Collection[str] = (),
+    ) -> Callable[[H], H]:
+        """Register a handler for job topics; ``*`` is any characters; the first pattern that fits is taken.
+
+        Which constraints it can be held to, besides those of every handler, say ``limits`` (name to path in the
+        payload), ``spends`` (it takes from `call.budget`) and ``enforces`` (it keeps to them itself). It may be any
+        function that can be pickled by value, also of the script itself; if not, ``run`` raises BadInput.
+        """
 
         def register(handler: H) -> H:
-            self._handlers.append((pattern, handler))
+            self._handlers.add(glob, handler, limits=limits, spends=spends, enforces=enforces)
             return handler
 
         return register
 
-    def _handler(self, topic: str) -> Handler | None:
-        return next((handler for pattern, handler in self._handlers if pattern.fullmatch(topic)), None)
+    @property
+    def isolation(self) -> Isolation:
+        """Whether handlers get namespaces of their own on this machine, and if not, why."""
+        return self._handlers.isolation
+
+    def manifest(self) -> dict[str, Any]:
+        """What this worker can enforce, as `sluicegate policy check --workers` reads it in a list."""
+        return manifest(self.pool, self._handlers.capabilities, self._handlers.credential_sets)
 
     def run(self) -> None:
         """Work until `stop`. Raises LoginRefused, NotPermitted, Unavailable, StaleControl or IndeterminateCommit.
@@ -139,7 +170,16 @@ class Worker:
         """
         if not self._handlers:
             raise BadInput(f"the worker of pool `{self.pool}` has no handler; register one with `handles`")
-        control = self._given_control or self._own_control()
+        self._handlers.begin()
+        try:
+            self._work()
+        finally:
+            self._handlers.end()
+
+    def _work(self) -> None:
+        settings = self._settings
+        self._gates = believed_gates(settings)
+        control = self._given_control or own_control(settings, self._user, self._group, self._instance, self._codec)
         # First the producer: it fences an older self, and decides what that left open, before any offset is read.
         transactor = Transactor(
             kafka_config(self._settings, self._user),
@@ -149,6 +189,7 @@ class Worker:
         )
         grants = Grants(self._settings, self._user, self._group, self._member, self.pool, self._codec)
         try:
+            self._say(self._handlers.ready())
             while not self._stopping.is_set():
                 self._tick(transactor, grants, control)
             self._drain(transactor, control)
@@ -161,23 +202,9 @@ class Worker:
             if isinstance(control, ControlReader) and control is not self._given_control:
                 control.stop()
 
-    def _own_control(self) -> ControlReader[ControlState]:
-        operators = trusted_operators(self._settings)
-        if not operators:
-            where = keys_dir(self._settings) / OPERATORS
-            raise BadInput(
-                f"`{where}` trusts no operator, so that nobody could pause this worker; copy it from the gate's host"
-            )
-        config = ControlConfig(
-            connection=kafka_config(self._settings, self._user),
-            group=self._group,
-            instance=self._instance,
-            tenant=self._settings.tenant,
-            age_ms_max=self._settings.control_age_ms_max,
-        )
-        reader = ControlReader(config, ControlFold(self._codec, self._settings.tenant, operators), ControlState())
-        reader.start()
-        return reader
+    def _say(self, found: Isolation) -> None:
+        how = "in namespaces of their own" if found.namespaces else f"without namespaces: {found.why}"
+        _LOGGER.info("worker %s runs handlers in processes %s", self.worker_id, how)
 
     @property
     def _group(self) -> str:
@@ -291,6 +318,9 @@ class Worker:
             return None
         job = (grant.agent_id, grant.topic, grant.judged_tags, grant.job_id)
         revoked = control.revoked(grant.control_offset, *job)
+        fault = signature_fault(found.record, self._settings.tenant, self._gates)
+        if fault is not None:
+            return Refuse(*fault)
         judgement = judge_grant(
             grant,
             now_ms,
@@ -298,21 +328,25 @@ class Worker:
             control.paused(*job),
             tenant=self._settings.tenant,
             pool=self.pool,
+            keys=self._keys,
             revoked=None if revoked is None else f"`{revoked.by}` revoked `{revoked.scope}` by `{revoked.command_id}`",
         )
         if isinstance(judgement, Start) and found.record.key != grant.job_id.encode():
             return Refuse("grant_misrouted", f"the grant's key is not its job id `{grant.job_id}`")
-        if isinstance(judgement, Start) and self._handler(grant.topic) is None:
+        number = self._handlers.find(grant.topic)
+        if isinstance(judgement, Start) and number is None:
             return Refuse(
                 "no_handler",
                 f"no handler of pool `{self.pool}` takes topic `{grant.topic}`; register one, or route it elsewhere",
             )
+        if isinstance(judgement, Start) and number is not None:
+            return self._handlers.hold(number, judgement)
         return judgement
 
     def _launch(self, found: Waiting, start: Start, started_ms: int, control_offset: int) -> None:
         grant = found.grant
-        handler = None if grant is None else self._handler(grant.topic)
-        if grant is None or handler is None:
+        number = None if grant is None else self._handlers.find(grant.topic)
+        if grant is None or number is None:
             return
         self._seen[grant.grant_id] = None
         while len(self._seen) > SEEN_MAX:
@@ -323,7 +357,7 @@ class Worker:
             self._outbox.append(self._events.ended(grant, "lapsed", detail, found.record.headers))
             return
         attempt = Attempt(grant, found.record.headers, time.monotonic() + self._lease_sec / 3, control_offset)
-        call = Call(
+        given = Given(
             job_id=grant.job_id,
             topic=grant.topic,
             payload=start.payload,
@@ -331,11 +365,12 @@ class Worker:
             attempt=grant.attempt,
             agent_id=grant.agent_id,
             on_behalf_of=grant.on_behalf_of,
-            progress=attempt.progress,
-            stopping=attempt.stopping,
+            credentials=self._handlers.credentials_of(start),
         )
+        for name in start.terms.by_handler:
+            _LOGGER.info("job %s: only its handler's own word keeps to `%s`", grant.job_id, name)
         self._running[grant.grant_id] = attempt
-        attempt.run(handler, call, self._finished.put)
+        attempt.run(self._handlers.process(number, given, start, attempt.progress), start.terms, self._finished.put)
 
     def _ask_to_stop(self, control: WorkerControl) -> None:
         """Ask what runs in a stopped scope to stop; also while all slots are full, or the broker is away."""
@@ -352,9 +387,11 @@ class Worker:
         while not self._finished.empty():
             done = self._finished.get()
             attempt = self._running.pop(done.grant.grant_id)
+            self._tell_breaches(attempt)
             self._answer(attempt, attempt.stops.ended(stopped=done.stopped))
-            self._outbox.extend(self._events.output(done, attempt.headers))
+            self._outbox.extend(self._events.output(done, attempt.headers, attempt.broken))
         for attempt in self._running.values():
+            self._tell_breaches(attempt)
             self._answer(attempt, attempt.stops.overdue(now))
         beats = self._beats(now)
         if self._outbox or beats:
@@ -363,6 +400,10 @@ class Worker:
 
     def _answer(self, attempt: Attempt, answers: list[Answer]) -> None:
         self._outbox.extend([self._events.stop_answered(attempt.grant, each, attempt.headers) for each in answers])
+
+    def _tell_breaches(self, attempt: Attempt) -> None:
+        for number, breach in attempt.breaches():
+            self._outbox.append(self._events.breached(attempt.grant, number, breach, attempt.headers))
 
     def _beats(self, now: float) -> list[Out]:
         beats: list[Out] = []
@@ -384,7 +425,7 @@ class Worker:
                 _LOGGER.info("worker %s: %s", self.worker_id, error)
             if time.monotonic() > deadline:
                 _LOGGER.warning(
-                    "worker %s leaves %d jobs running; output review will ask", self.worker_id, len(self._running)
+                    "worker %s ends %d jobs that still run; output review will ask", self.worker_id, len(self._running)
                 )
                 return
             if self._running and self._finished.empty():

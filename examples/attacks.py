@@ -148,7 +148,7 @@ def _alter_a_grant(stage: Stage, worked: str) -> None:
     stage.expect(
         "the worker's refusal of an altered grant",
         Refused,
-        lambda event: event.subject == "grant" and event.code == "grant_altered" and event.job_id == worked,
+        lambda event: event.subject == "grant" and event.code == "grant_unsigned" and event.job_id == worked,
     )
 
 

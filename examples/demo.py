@@ -23,7 +23,7 @@ from sluicegate.clients.auditor import Auditor, Table
 from sluicegate.clients.worker import Worker
 from sluicegate.examples import attacks, scenes
 from sluicegate.examples.stage import EXPECT_SEC, Stage
-from sluicegate.infra.supervisor import Supervisor
+from sluicegate.infra.supervisor import PROCESSORS, Supervisor
 from sluicegate.policies.compile import compile_bundle
 from sluicegate.policies.difference import difference
 from sluicegate.policies.load import parse_bundle, read_folder
@@ -31,7 +31,6 @@ from sluicegate.processors.impact_replay import NEEDED, impact_of_log
 from sluicegate.schemas.errors import SluicegateError
 from sluicegate.streams.settings import Settings
 
-PROCESSORS = ("gate", "outputs", "desk", "watch", "projector")
 READY_SEC = 90.0
 BUNDLE = Path(__file__).resolve().parent.parent / "policies" / "bundles" / "demo"
 CANDIDATE = (

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from sluicegate.clients.agent import Agent
-from sluicegate.clients.attempts import Call
+from sluicegate.clients.call import Call
 from sluicegate.clients.outcomes import Handle
 from sluicegate.clients.pending import Pending
 from sluicegate.clients.reviewer import Reviewer
 from sluicegate.clients.worker import Worker
-from sluicegate.examples import support_scenes
+from sluicegate.examples import output_scenes, support_scenes
 from sluicegate.examples.stage import Stage
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -41,7 +41,12 @@ def workers(settings: Settings) -> list[Worker]:
 
     @ordinary.handles("job.*.read")
     def read(call: Call) -> dict[str, Any]:
-        return {"customer": call.payload["customer"], "plan": "team", "seats": 12}
+        known: dict[str, Any] = {"customer": call.payload["customer"], "plan": "team", "seats": 12}
+        if known["customer"] == "c-2044":
+            known |= {"ssn": output_scenes.SSN, "internal_notes": "pays late"}
+        return known
+
+    output_scenes.handle(ordinary)
 
     @ordinary.handles("job.*.external-api")
     def call_out(call: Call) -> dict[str, Any]:
@@ -91,7 +96,7 @@ def play(stage: Stage) -> Jobs:
     finally:
         for client in (deployer, researcher, cleaner, ken, mei):
             client.close()
-    return {**jobs, **support_scenes.play(stage)}
+    return {**jobs, **support_scenes.play(stage), **output_scenes.play(stage)}
 
 
 def _read(stage: Stage, agent: Agent) -> str:

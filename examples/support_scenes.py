@@ -9,7 +9,7 @@ from typing import Any, Final
 from sluicegate.cli.configuration import OPERATOR
 from sluicegate.cli.control_log import Operator, acknowledgements
 from sluicegate.clients.agent import Agent
-from sluicegate.clients.attempts import Call
+from sluicegate.clients.call import Call
 from sluicegate.clients.pending import Pending
 from sluicegate.clients.reviewer import Reviewer
 from sluicegate.clients.worker import Worker
@@ -26,12 +26,15 @@ EVERY_SEC: Final = 0.05
 def handle_refunds(worker: Worker) -> None:
     """What the support workers do."""
 
-    @worker.handles(TOPIC)
+    @worker.handles(TOPIC, spends=("max_amount_usd",))
     def refund(call: Call) -> dict[str, Any]:
         order = call.payload["order"]
         if order["id"] == BROKEN_ORDER:
             raise ConnectionError("the payment service does not answer")
-        return {"refunded_usd": min(order["total_usd"], call.constraints["max_amount_usd"])}
+        budget = call.budget("max_amount_usd")
+        refund_usd = min(order["total_usd"], budget.left)
+        budget.spend(refund_usd)
+        return {"refunded_usd": refund_usd}
 
 
 def play(stage: Stage) -> dict[str, str]:

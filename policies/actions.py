@@ -39,6 +39,8 @@ class Action(msgspec.Struct, frozen=True):
     groups: Mapping[str, str] = {}
     reversible: bool | None = None
     audience: str | None = None
+    phrases: bool = False
+    """Whether the phrases in a payload are tags of it."""
     payload_schema: PayloadSchema | None = None
     retry_identity: tuple[Steps, ...] = ()
     retry_group: str = ""
@@ -80,6 +82,7 @@ class Actions:
             groups=groups,
             reversible=_first(fitting, "reversible"),
             audience=_first(fitting, "audience"),
+            phrases=any(entry.phrases for entry in fitting),
             payload_schema=None if schema is None else PayloadSchema(schema),
             retry_identity=tuple(map(compile_path, _first(fitting, "retry_identity") or ())),
             retry_group=next((group_of(entry.topics) for entry in fitting if entry.retry_identity), ""),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,8 @@ from sluicegate.policies.evaluate import RANKS, Judgement, ResidualRule, Residue
 from sluicegate.policies.facts import tests_of
 from sluicegate.policies.fields import DECISIONS
 from sluicegate.policies.index import RuleIndex
-from sluicegate.policies.load import Bundle
+from sluicegate.policies.load import Bundle, shipped_output_policy
+from sluicegate.policies.output_policy import OutputPolicy
 from sluicegate.policies.patterns import Glob
 from sluicegate.policies.windows import Window, windows_among
 from sluicegate.schemas.records import DecisionWord, RuleError, RuleRef
@@ -112,6 +114,7 @@ class CompiledPolicy:
         self._observes = settings.mode == OBSERVE
         self._default_constraints: Constraints = dict(settings.default_constraints)
         self._default = self._default_rule(settings.default)
+        self._editable: dict[tuple[str, str, str], frozenset[str]] = {}
         self._layers = tuple(self._compile_layers(bundle))
         self._levels = self._compile_levels(bundle)
         self._levels_observed = bundle.autonomy is not None and bundle.autonomy.document.mode == OBSERVE
@@ -121,6 +124,7 @@ class CompiledPolicy:
         self._baseline: Mapping[str, Sketch] = (
             {} if bundle.baseline is None else read_baseline(bundle.baseline.model_dump(exclude={"version"}))
         )
+        self._output_document = bundle.output_policy
         self._settled: dict[_Signature, Judgement] = {}
         self._residues: dict[_Signature, _Settled] = {}
 
@@ -144,6 +148,11 @@ class CompiledPolicy:
     def action(self, topic: str) -> Action:
         """What `actions.yaml` says of a topic; the defaults where it says nothing."""
         return self._actions.of(topic)
+
+    @cached_property
+    def output_policy(self) -> OutputPolicy:
+        """What may leave of an output: by the bundle's `output-policy.yaml`, else by the shipped one."""
+        return _shipped() if self._output_document is None else OutputPolicy(self._output_document)
 
     def agent(self, agent_id: str) -> docs.AgentEntry | None:
         """An enrolled agent."""
@@ -278,6 +287,11 @@ class CompiledPolicy:
             levels[int(key.removeprefix("level_"))] = _layer(AUTONOMY, rules, observed=document.mode == OBSERVE)
         return levels
 
+    def editable(self, rules: Iterable[RuleRef]) -> tuple[str, ...]:
+        """The payload paths that whoever approves may give other values: those that all these rules permit."""
+        permitted = [self._editable.get((rule.layer, rule.id, rule.content_hash), frozenset()) for rule in rules]
+        return tuple(sorted(frozenset.intersection(*permitted))) if permitted else ()
+
     def _facts_asked(self) -> Iterator[str]:
         for layer in (*self._layers, *(self._levels or {}).values()):
             for each in layer.rules:
@@ -293,6 +307,8 @@ class CompiledPolicy:
         ref = RuleRef(
             layer=layer, id=rule.id or name, content_hash=content_hash(plain), decision=word, reason=rule.reason
         )
+        if rule.editable:
+            self._editable[ref.layer, ref.id, ref.content_hash] = frozenset(rule.editable)
         return _Compiled(
             globs=tuple(map(Glob, match.topics or ())),
             any_tags=frozenset(match.risk_tags or ()),
@@ -311,6 +327,11 @@ class CompiledPolicy:
 def compile_bundle(bundle: Bundle) -> CompiledPolicy:
     """Compile a checked bundle; it raises nothing that checking has not raised."""
     return CompiledPolicy(bundle)
+
+
+@cache
+def _shipped() -> OutputPolicy:
+    return OutputPolicy(shipped_output_policy())
 
 
 def content_hash(rule: Any) -> str:

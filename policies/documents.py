@@ -34,6 +34,7 @@ from sluicegate.policies.fields import (
     Text,
     Version,
 )
+from sluicegate.policies.output_document import OutputPolicyDocument
 
 APPROVALS_MAX: Final = 20
 """How many people one rule may ask for."""
@@ -281,7 +282,8 @@ class ActionEntry(Strict):
     category: Name | None = None
     facts: dict[FactName, Path] = {}
     reversible: bool | None = None
-    audience: Name | None = None
+    audience: Literal["customer", "internal", "agent"] | None = None
+    phrases: bool | None = None
     payload_schema: dict[str, Any] | None = None
     retry_identity: Paths | None = None
     target: Path | None = None
@@ -364,14 +366,6 @@ class BaselineDocument(Strict):
     version: Version | None = None
     baseline_format: Positive
     topics: dict[Text, BaselineEntry]
-
-
-class OutputPolicyDocument(BaseModel):
-    """Review of outputs; its keys are fixed when review is built, so nothing of it is accepted before."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    version: Version | None = None
 
 
 KINDS_BY_NAME: Final[dict[str, type[BaseModel]]] = {

@@ -10,6 +10,8 @@ import copy
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,6 +23,7 @@ from sluicegate.policies.checks import kind_of_source, model_of
 from sluicegate.policies.constraints import ConstraintType
 from sluicegate.policies.faults import Fault, PolicyFaults, PolicyUnreadable
 from sluicegate.policies.meaning import Vocabulary, check_meaning, declared_types
+from sluicegate.policies.output_document import OutputPolicyDocument
 from sluicegate.policies.reading import read_source
 from sluicegate.policies.references import check_references
 from sluicegate.policies.source import DOCUMENT_CHARS_MAX, Json, Source, position_of, source_of_document
@@ -30,6 +33,7 @@ FILES_MAX: Final = 200
 """How many documents a bundle may have."""
 DEFAULT_VERSION: Final = "v1"
 SNAPSHOT_HEX_DIGITS: Final = 6
+OUTPUT_POLICY_FILE: Final = "output-policy.yaml"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -61,6 +65,7 @@ class Bundle:
     reviewers: docs.ReviewersDocument
     contract: docs.ContractDocument | None
     baseline: docs.BaselineDocument | None
+    output_policy: OutputPolicyDocument | None
     warnings: tuple[Fault, ...]
 
 
@@ -155,8 +160,18 @@ def _bundle(sources: list[Source]) -> Bundle:
         reviewers=_only(models, docs.ReviewersDocument) or docs.ReviewersDocument(people=[]),
         contract=_only(models, docs.ContractDocument),
         baseline=_only(models, docs.BaselineDocument),
+        output_policy=_only(models, OutputPolicyDocument),
         warnings=tuple(sorted(faults)),
     )
+
+
+@cache
+def shipped_output_policy() -> OutputPolicyDocument:
+    """The document that holds for every bundle without an `output-policy.yaml`; it comes with the package."""
+    text = (resources.files("sluicegate.policies") / OUTPUT_POLICY_FILE).read_text("utf-8")
+    document = parse_bundle({OUTPUT_POLICY_FILE: text}).output_policy
+    assert document is not None
+    return document
 
 
 def _folder_faults(files: list[str]) -> Iterable[Fault]:

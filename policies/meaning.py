@@ -26,6 +26,8 @@ from sluicegate.policies.facts import (
 )
 from sluicegate.policies.faults import suggest
 from sluicegate.policies.fields import LEVEL
+from sluicegate.policies.output_document import OutputPolicyDocument
+from sluicegate.policies.output_faults import check_output_policy
 from sluicegate.policies.schema_words import schema_problems
 from sluicegate.policies.shadow import impossible, shadows
 from sluicegate.policies.source import Source
@@ -73,6 +75,8 @@ def check_meaning(source: Source, kind: type[BaseModel] | None, words: Vocabular
         _check_reviewers(source, document)
     elif kind is docs.BaselineDocument:
         _check_baseline(source, document)
+    elif kind is OutputPolicyDocument:
+        check_output_policy(source, document)
 
 
 def declared_types(document: docs.BundleDocument) -> dict[str, ConstraintType]:

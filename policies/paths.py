@@ -57,6 +57,15 @@ def read_path(payload: Any, steps: Sequence[str | int]) -> Any:
     return here
 
 
+def write_path(payload: Any, steps: Sequence[str | int], value: Any) -> bool:
+    """Put another value where the steps lead; False, and nothing changed, where nothing stands there."""
+    parent = read_path(payload, steps[:-1])
+    if read_path(payload, steps) is MISSING or not isinstance(parent, dict | list) or steps[-1] == COUNT:
+        return False
+    parent[steps[-1]] = value  # type: ignore[index]  # what reads by a step is written by it
+    return True
+
+
 def _steps(path: str) -> tuple[str | int, ...] | None:
     text = path.removeprefix("$.")
     steps: list[str | int] = []

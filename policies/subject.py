@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sluicegate.policies.evaluate import FactValue, Subject
 from sluicegate.policies.facts import COMPUTED_FACTS, CONFIDENCE
 from sluicegate.policies.paths import read_path
+from sluicegate.policies.review import tags_of_phrases
 from sluicegate.policies.windows import BEYOND, COUNT, SUM_MAX, UNITS, millionths
 
 if TYPE_CHECKING:
@@ -78,9 +79,12 @@ def subject_of(
             facts[window.name] = alone(window.fact, facts)
     own_level = policy.level(agent_id)
     schema = action.payload_schema
+    tags = judged_tags(action, risk_tags)
+    if action.phrases:
+        tags = tuple(sorted({*tags, *tags_of_phrases(payload, policy.output_policy)}))
     return Subject(
         topic=topic,
-        risk_tags=judged_tags(action, risk_tags),
+        risk_tags=tags,
         agent_id=agent_id,
         agent_class=agent_class,
         facts=facts,

@@ -8,9 +8,10 @@ from functools import lru_cache
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_documents
 from sluicegate.schemas.errors import InvariantBroken
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
 from sluicegate.streams.control_terms import Person, SnapshotTerms
-from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Verifier, agent_secret, public_key
+from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Signer, Verifier, agent_secret, public_key
 
 COMPILED_MAX = 16
 """Compiled snapshots kept at once; a rollback to one of them costs nothing."""
@@ -59,10 +60,20 @@ class Control:
     """Read-only, one per folded command. Holds no clock; the engine answers for its freshness."""
 
     def __init__(
-        self, state: ControlState, tenant: str, master: bytes | None, operators: dict[str, Ed25519Verifier]
+        self,
+        state: ControlState,
+        tenant: str,
+        master: bytes | None,
+        operators: dict[str, Ed25519Verifier],
+        signer: Signer | None = None,
+        keys: Keyring | None = None,
     ) -> None:
         self.state = state
         self.tenant = tenant
+        self.signer = signer
+        """What signs grants; only the gate has it."""
+        self.keys: Keyring = NoKeyring() if keys is None else keys
+        """What opens and seals envelopes: the key store, where there is one. An erased key raises KeyErased."""
         self._master = master
         self._operators = operators
         self._keys: dict[str, Verifier] = {}
@@ -114,7 +125,7 @@ class Control:
         if kind == "person":
             reviewer = self.policy.reviewer(name)
             return None if reviewer is None or not reviewer.public_key else public_key(reviewer.public_key)
-        agent = self.policy.agent(name)
+        agent = self.policy.agent(name) if kind == "agent" else None
         if agent is None:
             return None
         if agent.key.kind == "ed25519":

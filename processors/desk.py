@@ -26,6 +26,9 @@ from sluicegate.schemas.events import (
     Verdict,
     VerdictAccepted,
     VerdictRef,
+    VerdictWord,
+    ViewAccepted,
+    Viewed,
 )
 from sluicegate.schemas.ids import derived_id
 
@@ -45,6 +48,10 @@ INCIDENT_CODES: Final = (
 
 REMEMBERED_MS: Final = 30 * 24 * 3600 * 1000
 """How long a late verdict is still told who decided and when."""
+
+
+CHOICES: Final[dict[str, VerdictWord]] = {"release": "approve", "release_redacted": "approve", "destroy": "deny"}
+"""What may be chosen of a held output, and which verdict each is."""
 
 
 class Open(msgspec.Struct, kw_only=True):
@@ -96,6 +103,8 @@ def handle(turn: Turn, event: Event) -> None:
         on_withdrawn(turn, event)
     elif topic == "approval.verdicts" and isinstance(event, Verdict):
         on_verdict(turn, event)
+    elif topic == "approval.verdicts" and isinstance(event, Viewed):
+        on_viewed(turn, event)
     elif topic == "timer.fired.desk" and isinstance(event, TimerFired):
         on_timer(turn, event)
     else:
@@ -123,7 +132,7 @@ def on_request(turn: Turn, request: ApprovalRequest) -> None:
     if _entry(turn, request.request_id) is not None:
         _note(turn, "request", f"{request.request_id} is known", request)
         return
-    light = msgspec.structs.replace(request, payload=_emptied(request), context=None)
+    light = msgspec.structs.replace(request, payload=_emptied(request), context=None, raw=None, redaction_details=[])
     entry = Open(
         request=turn.codec.encode(light),
         job_id=request.job_id,
@@ -190,33 +199,93 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
 
 def on_verdict(turn: Turn, verdict: Verdict) -> None:
     """Count a verdict once, or refuse it with the reason."""
+    entry, request = _asked(turn, verdict.request_id)
+    said = _spoken(turn, verdict, "verdict", verdict.verdict_id, entry)
+    if said is None:
+        return
+    code, message = fault(turn, verdict, said, entry, request)
+    if code is not None or request is None or entry is None:
+        _refuse(turn, "verdict", verdict.verdict_id, code or "unknown_request", message, entry, f"person/{said}")
+        return
+    count(turn, verdict, request, entry)
+
+
+def _asked(turn: Turn, request_id: str) -> tuple[Open | None, ApprovalRequest | None]:
+    """The request's entry, and the request itself while it is open."""
+    entry = _entry(turn, request_id)
+    return entry, None if entry is None or entry.outcome is not None else _request_of(turn, entry)
+
+
+def _spoken(turn: Turn, event: Verdict | Viewed, subject: str, ref: str, entry: Open | None) -> str | None:
+    """The enrolled person who signed the input under their own desk; None when it was refused."""
     checked = turn.checked()
-    entry = _entry(turn, verdict.request_id)
-    request = None if entry is None or entry.outcome is not None else _request_of(turn, entry)
     code, message = checked.code, checked.message
     person = checked.principal.id if checked.principal is not None and checked.principal.kind == "person" else None
     if code is None and person is None:
-        code, message = "wrong_signer", "verdicts are signed by an enrolled person"
-    elif code is None and turn.key != verdict.desk:
-        code, message = "misrouted", f"written under key `{turn.key}`; the key of a verdict is its desk"
+        code, message = "wrong_signer", f"a {subject} is signed by an enrolled person"
+    elif code is None and turn.key != event.desk:
+        code, message = "misrouted", f"written under key `{turn.key}`; the key of a {subject} is its desk"
     if code is None:
-        code, message = fault(turn, verdict, person or "", entry, request)
-    if code is not None or request is None or entry is None:
-        turn.refuse(
-            job_id=entry.job_id if entry else "",
-            agent_id=entry.agent_id if entry else "",
-            subject="verdict",
-            code=code or "unknown_request",
-            message=message,
-            incident=code in INCIDENT_CODES,
-            authenticated=person is not None,
-            principal=None if checked.principal is None else checked.principal.key_id,
-            ref=verdict.verdict_id,
-            winner=entry.by if entry and entry.outcome else None,
-            winner_at_ms=entry.resolved_at_ms if entry and entry.outcome else None,
-        )
+        return person
+    principal = None if checked.principal is None else checked.principal.key_id
+    _refuse(turn, subject, ref, code, message, entry, principal, authenticated=person is not None)
+    return None
+
+
+def _refuse(
+    turn: Turn,
+    subject: str,
+    ref: str,
+    code: str,
+    message: str,
+    entry: Open | None,
+    principal: str | None,
+    *,
+    authenticated: bool = True,
+) -> None:
+    turn.refuse(
+        job_id=entry.job_id if entry else "",
+        agent_id=entry.agent_id if entry else "",
+        subject=subject,
+        code=code,
+        message=message,
+        incident=code in INCIDENT_CODES,
+        authenticated=authenticated,
+        principal=principal,
+        ref=ref,
+        winner=entry.by if entry and entry.outcome else None,
+        winner_at_ms=entry.resolved_at_ms if entry and entry.outcome else None,
+    )
+
+
+def on_viewed(turn: Turn, event: Viewed) -> None:
+    """Put on record that a person sees what is masked; only against this record does the key store give the key."""
+    entry, request = _asked(turn, event.request_id)
+    said = _spoken(turn, event, "view", event.view_id, entry)
+    if said is None:
         return
-    count(turn, verdict, request, entry)
+    code = None
+    if event.approver_id != said:
+        code, message = (
+            "wrong_signer",
+            f"signed by `{said}` in the name of `{event.approver_id}`; sign in your own name",
+        )
+    elif entry is None or request is None:
+        code, message = "unknown_request", f"there is no open request `{event.request_id}`; list the open ones"
+    elif request.kind != "output":
+        code, message = "nothing_masked", "nothing of this request is masked"
+    elif said in (request.agent_owner, request.on_behalf_of, *request.excluded):
+        code, message = "own_agent", "nobody decides on a job of their own; another person must"
+    if code is not None or request is None:
+        _refuse(turn, "view", event.view_id, code or "unknown_request", message, entry, f"person/{said}")
+        return
+    turn.journal(
+        ViewAccepted,
+        request_id=event.request_id,
+        job_id=request.job_id,
+        view_id=event.view_id,
+        approver_id=said,
+    )
 
 
 def fault(
@@ -240,7 +309,29 @@ def fault(
         return "snapshot_mismatch", f"the request was asked under `{request.policy_snapshot}`; look at it again"
     if person in (request.agent_owner, request.on_behalf_of, *request.excluded):
         return "own_agent", "nobody decides on a job of their own; another person must"
-    return _constraint_fault(turn, verdict, request)
+    return _choice_fault(verdict, request) or _edit_fault(verdict, request) or _constraint_fault(turn, verdict, request)
+
+
+def _choice_fault(verdict: Verdict, request: ApprovalRequest) -> tuple[str, str] | None:
+    if not request.choices:
+        return None if verdict.choice is None else ("bad_choice", "nothing is to be chosen here; approve or deny it")
+    offered = ", ".join(f"`{choice}`" for choice in request.choices)
+    if verdict.choice not in request.choices:
+        return "bad_choice", f"`{verdict.choice or ''}` cannot be chosen here; choose one of {offered}"
+    if CHOICES.get(verdict.choice) != verdict.verdict:
+        return "bad_choice", f"`{verdict.choice}` is not what `{verdict.verdict}` says; send the verdict that it is"
+    return None
+
+
+def _edit_fault(verdict: Verdict, request: ApprovalRequest) -> tuple[str, str] | None:
+    if (verdict.edits is None) != (not verdict.edited) or verdict.edited != sorted(set(verdict.edited)):
+        return "bad_edits", "edits come with the sorted list of their paths; send both or neither"
+    if verdict.edited and verdict.verdict != "approve":
+        return "bad_edits", "a denial edits nothing"
+    beyond = ", ".join(f"`{path}`" for path in verdict.edited if path not in request.editable)
+    return (
+        ("not_editable", f"{beyond} may not be edited; the rules permit it of other paths or none") if beyond else None
+    )
 
 
 def _constraint_fault(turn: Turn, verdict: Verdict, request: ApprovalRequest) -> tuple[str | None, str]:
@@ -266,6 +357,8 @@ def count(turn: Turn, verdict: Verdict, request: ApprovalRequest, entry: Open) -
         approver_id=approver,
         verdict=verdict.verdict,
         reason=verdict.reason,
+        choice=verdict.choice,
+        edited=verdict.edited,
     )
     evidence = VerdictRef(
         verdict_id=verdict.verdict_id,
@@ -281,7 +374,7 @@ def count(turn: Turn, verdict: Verdict, request: ApprovalRequest, entry: Open) -
     merged = turn.control.policy.merge_constraints(ceiling, wanted)
     constraints = msgspec.json.encode(merged, order="sorted").decode()
     outcome: ResolutionOutcome = "approved" if verdict.verdict == "approve" else "denied"
-    resolve(turn, request, entry, outcome, approver, [evidence], constraints)
+    resolve(turn, request, entry, outcome, approver, [evidence], constraints, verdict)
 
 
 def resolve(
@@ -292,8 +385,10 @@ def resolve(
     by: str | None,
     verdicts: list[VerdictRef],
     constraints: str,
+    said: Verdict | None = None,
 ) -> None:
     """End a request: the one place where a resolution is written."""
+    choice = None if said is None else said.choice
     resolved = turn.journal(
         Resolved,
         request_id=request.request_id,
@@ -301,6 +396,7 @@ def resolve(
         agent_id=request.agent_id,
         outcome=outcome,
         by=by,
+        choice=choice,
     )
     resolution = Resolution(
         request_id=request.request_id,
@@ -309,7 +405,7 @@ def resolve(
         job_id=request.job_id,
         agent_id=request.agent_id,
         outcome=outcome,
-        choice=None,
+        choice=choice,
         verdicts=verdicts,
         rules=request.rules if outcome == "approved" else [],
         constraints=constraints,
@@ -319,6 +415,9 @@ def resolve(
         attempt=request.attempt,
         resolved_at_ms=turn.at_ms,
         desk_seq=resolved.seq,
+        edits=None if said is None else said.edits,
+        edited_by=by if said is not None and said.edited else None,
+        edited=[] if said is None else said.edited,
     )
     turn.send("approval.resolutions", request.reply_key, resolution, derived_id("resolution", request.request_id))
     turn.card.open -= 1

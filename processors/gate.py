@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sluicegate.policies.intents import CHARS_MAX
+from sluicegate.processors.gate_edits import edited
 from sluicegate.processors.gate_facts import learn
 from sluicegate.processors.gate_judge import intent_of, judge, paused, permit, revoked
 from sluicegate.processors.gate_limits import content_fault, limit_fault, rate_fault
@@ -133,7 +134,7 @@ def on_intent(turn: Turn, intent: Intent) -> None:
     fault = rate_fault(turn)
     payload: Any = None
     if fault is None:
-        payload, fault = content_fault(intent, turn.control.tenant)
+        payload, fault = content_fault(intent, turn.control)
     if fault is not None:
         _refuse_intent(turn, intent, *fault)
         return
@@ -203,7 +204,8 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     if event.kind == "break_glass":
         on_review(turn, event, job)
         return
-    if job is None or job.phase != "asked" or job.request_id != event.request_id or job.job_hash != event.job_hash:
+    bound = None if job is None else job.edited_hash or job.job_hash
+    if job is None or job.phase != "asked" or job.request_id != event.request_id or bound != event.job_hash:
         turn.journal(
             Noted, job_id=event.job_id, agent_id=event.agent_id, kind="resolution", detail="not the open request"
         )
@@ -218,7 +220,7 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     elif event.outcome == "approved":
         job.satisfied = job.satisfied + [(rule.layer, rule.id, rule.content_hash) for rule in event.rules]
         job.constraints, job.permitted = event.constraints, True
-        permit(turn, intent, job)
+        _permit_as_edited(turn, intent, job, event)
     elif event.kind == "lost_attempt":
         close(turn, intent, job, "unknown", reason or "the worker vanished and nobody permitted another attempt", by)
     elif event.outcome == "denied":
@@ -227,6 +229,17 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
         close(turn, intent, job, "expired", "nobody decided in time", "desk")
     else:
         close(turn, intent, job, "withdrawn", job.withdrawn_because or None, f"agent/{event.agent_id}")
+
+
+def _permit_as_edited(turn: Turn, intent: Intent, job: Job, event: Resolution) -> None:
+    """Permit what was approved; what a person edited is judged anew, and only that is granted."""
+    now = edited(turn, intent, event)
+    if isinstance(now, str):
+        close(turn, intent, job, "denied", now, "gate")
+        return
+    if now is not intent:
+        job.edited_hash, job.intent, job.digest = now.job_hash, turn.codec.encode(now), ""
+    permit(turn, now, job)
 
 
 def on_review(turn: Turn, event: Resolution, job: Job | None) -> None:
@@ -271,6 +284,9 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
     if event.outcome == "revoked":
         if not revoked(turn, intent, job):
             close(turn, intent, job, "withdrawn", event.detail or "revoked", "worker")
+        return
+    if event.outcome in ("overran", "exceeded"):
+        close(turn, intent, job, "failed", event.detail or event.outcome, "worker")
         return
     job.lost = job.lost or event.outcome == "lost"
     last = job.attempt >= turn.control.settings.attempts_max

@@ -28,7 +28,6 @@ from sluicegate.policies.windows import COUNT, Slices, Window, add, oldest_of, s
 from sluicegate.processors.gate_state import GateCard, Job, Profile, Tries
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.events import Fact, Intent
-from sluicegate.schemas.payload import unseal
 
 WINDOWS_MAX: Final = 64
 """How many windows an agent's card holds; what comes after them shares one for each length, which only counts more."""
@@ -137,9 +136,9 @@ def learned_of(past: Past, topic: str, job: Job, *, clean: bool, succeeded: bool
     past.memory.keep(_profile_name(topic), profile, queue=TOPICS, new=known is None)
 
 
-def payload_of(intent: Intent) -> Any:
+def payload_of(turn: Turn, intent: Intent) -> Any:
     """The payload of an intent that was checked when it came."""
-    return json.loads(unseal(intent.payload)[0])
+    return json.loads(turn.control.keys.open(intent.payload)[0])
 
 
 def _past_of(turn: Turn) -> Past:

@@ -65,7 +65,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     Whatever permitted the job before permits it no longer: from here on only this judgement does.
     """
     job.permitted, job.glass_until_ms = False, 0
-    computed = compute(turn, intent, job, payload_of(intent) if payload is UNPARSED else payload)
+    computed = compute(turn, intent, job, payload_of(turn, intent) if payload is UNPARSED else payload)
     job.tags = list(computed.subject.risk_tags)
     judgement, rules = with_ask(intent, turn.control.policy.judge(computed.subject))
     judgement, rules = _under_ceiling(turn, job, judgement, rules)
@@ -91,6 +91,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     decision = decide(
         turn,
         intent,
+        job,
         judgement,
         facts=computed.facts,
         features=computed.features,

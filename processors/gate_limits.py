@@ -6,11 +6,13 @@ import hashlib
 from typing import Any, Final
 
 from sluicegate.policies.intents import CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
+from sluicegate.processors.control import Control
 from sluicegate.processors.gate_state import GateCard
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import Intent
-from sluicegate.schemas.payload import job_hash, parse_strict, unseal
+from sluicegate.schemas.key_ids import key_fault
+from sluicegate.schemas.payload import NONE, job_hash, parse_strict
 from sluicegate.streams.topics import DAY_MS
 
 INTENT_REST_BYTES_MAX: Final = 262_144
@@ -21,13 +23,13 @@ Fault = tuple[str, str]
 """A refusal's code and message."""
 
 
-def content_fault(intent: Intent, tenant: str) -> tuple[Any, Fault | None]:
+def content_fault(intent: Intent, control: Control) -> tuple[Any, Fault | None]:
     """The payload of an intent, and what is wrong with its own content, or None."""
-    fault = _form_fault(intent, tenant)
+    fault = _form_fault(intent, control.tenant) or _seal_fault(intent, control)
     if fault is not None:
         return None, fault
     try:
-        content, salt = unseal(intent.payload)
+        content, salt = control.keys.open(intent.payload)
         payload = parse_strict(content)
     except (SealingError, BadPayload) as error:
         return None, ("malformed", str(error))
@@ -35,6 +37,19 @@ def content_fault(intent: Intent, tenant: str) -> tuple[Any, Fault | None]:
         message = "the job hash is not that of payload, topic, agent, tags and salt; compute it anew"
         return None, ("hash_mismatch", message)
     return payload, None
+
+
+def _seal_fault(intent: Intent, control: Control) -> Fault | None:
+    """Whether payload and context are sealed as the tenant wants it, under the key of this very job."""
+    for sealed in (intent.payload, *(() if intent.context is None else (intent.context,))):
+        if sealed.algorithm == NONE:
+            if control.settings.sealing != NONE:
+                return "unsealed", "payloads are sealed here; set `sealing` as the gate has it"
+            continue
+        fault = key_fault(sealed.key_id, control.tenant, intent.agent_id, intent.job_id)
+        if fault is not None:
+            return "malformed", fault
+    return None
 
 
 def _form_fault(intent: Intent, tenant: str) -> Fault | None:

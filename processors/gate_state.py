@@ -8,7 +8,7 @@ import msgspec
 
 from sluicegate.policies import subject
 from sluicegate.policies.evaluate import Judgement
-from sluicegate.processors.plane import REMEMBERED_MS, Card, Turn
+from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, REMEMBERED_MS, Card, Turn
 from sluicegate.schemas.events import (
     ApprovalRequest,
     Closed,
@@ -29,8 +29,6 @@ from sluicegate.schemas.ids import derived_id
 if TYPE_CHECKING:
     from sluicegate.streams.control_scopes import Glass
 
-DEFAULT_DESK: Final = "desk"
-DEFAULT_QUEUE: Final = "default"
 NO_CONSTRAINTS: Final = "{}"
 REVIEW_SEC: Final = 24 * 3600
 """Within what time people must have looked at a job that ran under break-glass."""
@@ -86,6 +84,8 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     constraints: str = "{}"
     satisfied: list[tuple[str, str, str]] = []
     request_id: str | None = None
+    edited_hash: str | None = None
+    """The hash of what it is now, where a person edited the payload; ``job_hash`` is what was submitted."""
     requests: int = 0
     attempt: int = 0
     grant_id: str | None = None
@@ -117,6 +117,11 @@ def entry_name(job_id: str) -> str:
     return f"job/{job_id}"
 
 
+def submitted_hash(intent: Intent, job: Job) -> str | None:
+    """The hash of what was submitted, where what is judged is something else."""
+    return None if intent.job_hash == job.job_hash else job.job_hash
+
+
 def timer_name(job_id: str) -> str:
     """The id of the timer of a held job."""
     return f"hold/{job_id}"
@@ -141,6 +146,7 @@ def canonical(constraints: dict[str, Any]) -> str:
 def decide(
     turn: Turn,
     intent: Intent,
+    job: Job,
     judgement: Judgement,
     *,
     facts: list[Fact],
@@ -161,7 +167,7 @@ def decide(
         tenant=intent.tenant,
         agent_version=intent.agent_version,
         topic=intent.topic,
-        risk_tags=judged_tags(turn, intent),
+        risk_tags=job.tags,
         job_hash=intent.job_hash,
         decision=judgement.decision,
         rules=rules,
@@ -186,6 +192,7 @@ def decide(
         observed=None if observed is None else _observed(observed),
         features=features,
         break_glass=None if glass is None else glass.command_id,
+        submitted_hash=submitted_hash(intent, job),
     )
 
 
@@ -226,6 +233,7 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
         "run_id": intent.run_id,
         "plan_hash": intent.plan_hash,
         "correlation_id": intent.correlation_id,
+        "submitted_hash": submitted_hash(intent, job),
     }
     granted = turn.journal(Granted, **terms, retry_safe=action.retry_safe)
     record = Grant(
@@ -233,7 +241,7 @@ def grant(turn: Turn, intent: Intent, job: Job) -> None:
         tenant=intent.tenant,
         payload=intent.payload,
         risk_tags=intent.risk_tags,
-        judged_tags=judged_tags(turn, intent),
+        judged_tags=job.tags,
         granted_seq=granted.seq,
         control_offset=turn.control.offset,
         on_behalf_of=intent.on_behalf_of,
@@ -312,7 +320,7 @@ def _request(
         agent_owner=None if agent is None else agent.owner,
         agent_version=intent.agent_version,
         topic=intent.topic,
-        risk_tags=judged_tags(turn, intent),
+        risk_tags=job.tags,
         payload=intent.payload,
         context=intent.context,
         job_hash=intent.job_hash,
@@ -331,6 +339,7 @@ def _request(
         correlation_id=intent.correlation_id,
         facts=facts,
         level=policy.level(intent.agent_id),
+        editable=list(policy.editable(rules)) if kind == "intent" else [],
     )
 
 

@@ -1,23 +1,35 @@
 """Outputs: follows every grant from start to result, and lets nothing leave that was not granted and reviewed.
 
 It reads the gate's journal, the workers' starts and their raw outputs, which may reach it in any order: what names a
-grant it has not met yet is parked until the grant comes or a timer says that there is none. Review is a pass-through
-here (decision ALLOW, rule `none`).
+grant it has not met yet is parked until the grant comes or a timer says that there is none.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, Final, Literal
+from typing import Final
 
 import msgspec
 
-from sluicegate.processors.plane import REMEMBERED_MS, Card, Plane, Turn
-from sluicegate.schemas.errors import InvariantBroken, SealingError
+from sluicegate.processors.outputs_review import on_output, on_resolution
+from sluicegate.processors.outputs_state import (
+    BREACHES_MAX,
+    WORKER_EVENTS,
+    Attempt,
+    OutputsCard,
+    WorkerEvent,
+    entry_name,
+    ids_of,
+    note,
+    over,
+    refuse,
+)
+from sluicegate.processors.plane import Plane, Turn
+from sluicegate.schemas.errors import InvariantBroken
 from sluicegate.schemas.events import (
     AttemptEnded,
     AttemptOpened,
     AttemptWord,
+    Breached,
     Ended,
     Event,
     Granted,
@@ -26,17 +38,12 @@ from sluicegate.schemas.events import (
     Noted,
     Output,
     Progressed,
-    Result,
+    Resolution,
     Started,
     StopAnswered,
     TimerFired,
 )
-from sluicegate.schemas.payload import unseal
 
-NO_RULE: Final = "none"
-"""The name of the review rule while review is a pass-through."""
-WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, StopAnswered, Output)
-WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | StopAnswered | Output
 LATE_MS_MAX: Final = 5_000
 """A lease's firing later than this says that outputs or the watch was away: the lease is counted anew from it."""
 JOB_ID_CHARS_MAX: Final = 200
@@ -46,37 +53,17 @@ STOP_DETAIL_CHARS_MAX: Final = 1_000
 """What a worker's answer to a stop may say; it is copied into the journal."""
 WORKER_SAYS_CHARS_MAX: Final = 200
 """How much of a worker's words about a revocation is passed on; they are nobody else's."""
-NOT_TAKEN: Final = "no_handler"
+NOT_TAKEN: Final = ("no_handler", "constraint_unenforceable")
 """Why a worker refuses a grant that is as the gate wrote it: nothing ran, and the attempt is over."""
+EXCEEDED: Final = "constraint_exceeded"
+"""Why a worker refuses a grant whose own arguments are beyond a constraint of it: nothing ran, and no other may."""
+CONSTRAINT_CHARS_MAX: Final = 200
 REVOKED: Final = "revoked"
 """Why a worker refuses a grant that an operator has voided: nothing ran, and nothing more may run under it.
 
 It is the worker's word alone. A worker that lies only ends an attempt whose grant it has seen and that did not start;
 it could as well have let it lapse.
 """
-
-
-class OutputsCard(Card, kw_only=True):
-    """Bounded, one per agent. ``granted_seq``: up to where the gate's journal of this agent is known here."""
-
-    granted_seq: int = 0
-    parked: int = 0
-
-
-class Attempt(msgspec.Struct, kw_only=True):
-    """The live attempt of one job."""
-
-    phase: Literal["open", "started", "ended"]
-    grant_id: str
-    attempt: int
-    job_hash: str
-    topic: str
-    worker_id: str | None = None
-    lease_until_ms: int = 0
-    run_id: str | None = None
-    correlation_id: str | None = None
-    forget_at_ms: int = 0
-    """Set when it ends: what has not ended is not forgotten, however long a pool is down or a job runs."""
 
 
 class Parked(msgspec.Struct, kw_only=True):
@@ -91,16 +78,13 @@ class Parked(msgspec.Struct, kw_only=True):
     events: list[bytes] = []
 
 
-def entry_name(job_id: str) -> str:
-    """The name of a job's entry."""
-    return f"job/{job_id}"
-
-
 def addressed(topic: str, event: Event) -> bool:
-    """Of the gate's journal only grants; of resolutions only its own (there are none before quarantine)."""
+    """Of the gate's journal only grants; of resolutions only its own."""
     if topic == "job.decisions":
         return isinstance(event, Granted)
-    return topic != "approval.resolutions"
+    if topic == "approval.resolutions":
+        return not isinstance(event, Resolution) or event.origin == "outputs"
+    return True
 
 
 def handle(turn: Turn, event: Event) -> None:
@@ -108,6 +92,8 @@ def handle(turn: Turn, event: Event) -> None:
     topic = turn.record.topic
     if topic == "job.decisions" and isinstance(event, Granted):
         on_granted(turn, event)
+    elif topic == "approval.resolutions" and isinstance(event, Resolution):
+        on_resolution(turn, event)
     elif topic == "timer.fired.outputs" and isinstance(event, TimerFired):
         on_timer(turn, event)
     elif isinstance(event, Output if topic == "job.outputs" else WORKER_EVENTS[:-1]) and topic in (
@@ -117,35 +103,6 @@ def handle(turn: Turn, event: Event) -> None:
         on_worker_event(turn, event)
     else:
         turn.misplaced(event)
-
-
-def _ids(event: WorkerEvent | Granted) -> dict[str, Any]:
-    return {
-        "job_id": event.job_id,
-        "agent_id": event.agent_id,
-        "grant_id": event.grant_id,
-        "attempt": event.attempt,
-    }
-
-
-def _note(turn: Turn, event: WorkerEvent, kind: str, detail: str | None = None) -> None:
-    turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind=kind, detail=detail)
-
-
-SUBJECTS: Final = {"Output": "output", "GrantRefused": "grant"}
-
-
-def _refuse(turn: Turn, event: WorkerEvent, code: str, message: str, *, incident: bool = True) -> None:
-    turn.refuse(
-        job_id=event.job_id,
-        agent_id=event.agent_id,
-        subject=SUBJECTS.get(type(event).__name__, "start"),
-        code=code,
-        message=message,
-        incident=incident,
-        principal=f"worker/{event.worker_id}",
-        ref=event.grant_id,
-    )
 
 
 # --- grants
@@ -167,7 +124,7 @@ def on_granted(turn: Turn, event: Granted) -> None:
         run_id=event.run_id,
         correlation_id=event.correlation_id,
     )
-    turn.journal(AttemptOpened, **_ids(event), job_hash=event.job_hash)
+    turn.journal(AttemptOpened, **ids_of(event), job_hash=event.job_hash)
     turn.put(entry_name(event.job_id), attempt)
     _unpark(turn, event.job_id, attempt)
 
@@ -193,32 +150,36 @@ def _unpark(turn: Turn, job_id: str, attempt: Attempt) -> None:
 def on_worker_event(turn: Turn, event: WorkerEvent) -> None:
     """Match a worker's event with the live attempt; park what is early, refuse what has no grant."""
     if turn.key != event.agent_id:
-        _refuse(turn, event, "misrouted", f"written under key `{turn.key}`; the key is the agent's id")
+        refuse(turn, event, "misrouted", f"written under key `{turn.key}`; the key is the agent's id")
         return
     if len(event.job_id) > JOB_ID_CHARS_MAX:
-        _refuse(turn, event, "malformed", f"a job id has at most {JOB_ID_CHARS_MAX} characters")
+        refuse(turn, event, "malformed", f"a job id has at most {JOB_ID_CHARS_MAX} characters")
         return
     if isinstance(event, StopAnswered) and (
         len(event.command_id) > COMMAND_ID_CHARS_MAX or len(event.detail or "") > STOP_DETAIL_CHARS_MAX
     ):
         limits = f"{COMMAND_ID_CHARS_MAX} and {STOP_DETAIL_CHARS_MAX} characters"
-        _refuse(turn, event, "malformed", f"the command id and the detail of an answer have at most {limits}")
+        refuse(turn, event, "malformed", f"the command id and the detail of an answer have at most {limits}")
         return
-    if isinstance(event, GrantRefused) and event.code not in (NOT_TAKEN, REVOKED):
-        _refuse(turn, event, event.code, event.message)
+    if isinstance(event, Breached) and len(event.constraint) + len(event.detail) > STOP_DETAIL_CHARS_MAX:
+        limit = f"{STOP_DETAIL_CHARS_MAX} characters"
+        refuse(turn, event, "malformed", f"the constraint and the detail of a breach have at most {limit} together")
+        return
+    if isinstance(event, GrantRefused) and event.code not in (*NOT_TAKEN, EXCEEDED, REVOKED):
+        refuse(turn, event, event.code, event.message)
         return
     attempt = turn.get(entry_name(event.job_id), Attempt)
     if attempt is not None and attempt.phase == "ended" and attempt.forget_at_ms <= turn.at_ms:
         attempt = None
     if attempt is None or event.attempt > attempt.attempt:
         if _must_be_known(turn, event):
-            _refuse(turn, event, "no_grant", f"no grant for attempt {event.attempt} of job `{event.job_id}`")
+            refuse(turn, event, "no_grant", f"no grant for attempt {event.attempt} of job `{event.job_id}`")
         else:
             _park(turn, event)
     elif event.attempt < attempt.attempt:
-        _refuse(turn, event, "late", f"attempt {attempt.attempt} is live; this one is over", incident=False)
+        refuse(turn, event, "late", f"attempt {attempt.attempt} is live; this one is over", incident=False)
     elif event.grant_id != attempt.grant_id:
-        _refuse(turn, event, "no_grant", f"`{event.grant_id}` is not the grant of this attempt")
+        refuse(turn, event, "no_grant", f"`{event.grant_id}` is not the grant of this attempt")
     else:
         _meet(turn, event, attempt)
 
@@ -232,7 +193,7 @@ def _must_be_known(turn: Turn, event: WorkerEvent) -> bool:
 def _park(turn: Turn, event: WorkerEvent) -> None:
     settings = turn.control.settings
     if turn.card.parked >= settings.parked_max:
-        _refuse(
+        refuse(
             turn, event, "parked_max", f"{turn.card.parked} events wait for their grants, limit {settings.parked_max}"
         )
         return
@@ -244,42 +205,56 @@ def _park(turn: Turn, event: WorkerEvent) -> None:
     parked.events.append(turn.codec.encode(event))
     turn.card.parked += 1
     turn.put(name, parked)
-    _note(turn, event, "parked", type(event).__name__)
+    note(turn, event, "parked", type(event).__name__)
 
 
 def _meet(turn: Turn, event: WorkerEvent, attempt: Attempt) -> None:
     if isinstance(event, Started):
         _started(turn, event, attempt)
-    elif isinstance(event, Output):
-        _output(turn, event, attempt)
     elif isinstance(event, (GrantRefused, Lapsed)):
         _not_started(turn, event, attempt)
     elif attempt.phase == "open":
         _park(turn, event)
+    elif isinstance(event, Output):
+        on_output(turn, event, attempt)
+    elif isinstance(event, Breached) and event.worker_id == attempt.worker_id:
+        _breached(turn, event, attempt)
     elif isinstance(event, StopAnswered) and event.worker_id == attempt.worker_id:
         # Written with the attempt's end, and topics have no order between them: the output may have been first.
-        _note(turn, event, "stop", f"{event.answer} upon {event.command_id}")
-    elif attempt.phase == "ended" or event.worker_id != attempt.worker_id:
-        _note(turn, event, "late", type(event).__name__)
+        note(turn, event, "stop", f"{event.answer} upon {event.command_id}")
+    elif attempt.phase in ("held", "ended") or event.worker_id != attempt.worker_id:
+        note(turn, event, "late", type(event).__name__)
     elif isinstance(event, Progressed):
         attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
         turn.put(entry_name(event.job_id), attempt)
-        _note(turn, event, "progress", event.note)
+        note(turn, event, "progress", event.note)
     elif isinstance(event, Ended):
-        if event.outcome == "lapsed":
-            _end(turn, event, attempt, "lapsed", event.detail)
+        if event.outcome in ("lapsed", "overran"):
+            _end(turn, event, attempt, "lapsed" if event.outcome == "lapsed" else "overran", event.detail)
         else:
-            _note(turn, event, "ended", event.outcome)
+            note(turn, event, "ended", event.outcome)
+
+
+def _breached(turn: Turn, event: Breached, attempt: Attempt) -> None:
+    """An incident; the output of the attempt will be held. Where it was met first it says so itself."""
+    if attempt.phase == "started" and event.constraint not in attempt.breached[:BREACHES_MAX]:
+        attempt.breached = [*attempt.breached, event.constraint][: BREACHES_MAX + 1]
+        turn.put(entry_name(event.job_id), attempt)
+    done = "kept from it" if event.prevented else "not kept from it"
+    refuse(turn, event, "constraint_broken", f"`{event.constraint}`, {done}: {event.detail}")
 
 
 def _not_started(turn: Turn, event: GrantRefused | Lapsed, attempt: Attempt) -> None:
     """Nothing ran: the attempt is over, if it has not started."""
-    if isinstance(event, GrantRefused) and event.code == NOT_TAKEN:
-        _refuse(turn, event, event.code, event.message, incident=False)
+    if isinstance(event, GrantRefused) and event.code in NOT_TAKEN:
+        refuse(turn, event, event.code, event.message, incident=False)
         if attempt.phase == "open":
             _end(turn, event, attempt, "lapsed", event.message)
+    elif isinstance(event, GrantRefused) and event.code == EXCEEDED and attempt.phase == "open":
+        refuse(turn, event, event.code, event.message)
+        _end(turn, event, attempt, "exceeded", f"worker says: {event.message[:WORKER_SAYS_CHARS_MAX]}")
     elif attempt.phase != "open":
-        _refuse(turn, event, "already_started", "this attempt has started; it can neither lapse nor be revoked")
+        refuse(turn, event, "already_started", "this attempt has started; it can neither lapse nor be revoked")
     elif isinstance(event, GrantRefused):
         _end(turn, event, attempt, "revoked", f"worker says: {event.message[:WORKER_SAYS_CHARS_MAX]}")
     else:
@@ -288,69 +263,23 @@ def _not_started(turn: Turn, event: GrantRefused | Lapsed, attempt: Attempt) -> 
 
 def _started(turn: Turn, event: Started, attempt: Attempt) -> None:
     if attempt.phase != "open":
-        _refuse(turn, event, "already_started", f"attempt {event.attempt} was started by `{attempt.worker_id}`")
+        refuse(turn, event, "already_started", f"attempt {event.attempt} was started by `{attempt.worker_id}`")
         return
     if event.job_hash != attempt.job_hash:
-        _refuse(turn, event, "grant_altered", "the started job has another hash than the granted one")
+        refuse(turn, event, "grant_altered", "the started job has another hash than the granted one")
         return
     attempt.phase = "started"
     attempt.worker_id = event.worker_id
     attempt.lease_until_ms = turn.at_ms + turn.control.settings.attempt_lease_sec * 1000
     turn.put(entry_name(event.job_id), attempt)
     turn.arm(f"lease/{event.job_id}/{event.attempt}", attempt.lease_until_ms)
-    _note(turn, event, "started", event.worker_id)
+    note(turn, event, "started", event.worker_id)
     _unpark(turn, event.job_id, attempt)
 
 
-def _over(turn: Turn, job_id: str, attempt: Attempt) -> None:
-    attempt.phase = "ended"
-    attempt.forget_at_ms = turn.at_ms + REMEMBERED_MS
-    turn.put(entry_name(job_id), attempt)
-    turn.retire(entry_name(job_id), attempt.forget_at_ms)
-
-
 def _end(turn: Turn, event: WorkerEvent, attempt: Attempt, outcome: AttemptWord, detail: str | None) -> None:
-    _over(turn, event.job_id, attempt)
-    turn.journal(AttemptEnded, **_ids(event), outcome=outcome, worker_id=event.worker_id, detail=detail)
-
-
-def _output(turn: Turn, event: Output, attempt: Attempt) -> None:
-    """The first output of the live attempt becomes the result; any other is late."""
-    if attempt.phase == "open":
-        _park(turn, event)
-        return
-    if attempt.phase == "ended" or event.worker_id != attempt.worker_id:
-        _refuse(
-            turn, event, "late", "the attempt is over or another worker's; this output is not taken", incident=False
-        )
-        return
-    try:
-        content, _ = unseal(event.output)
-    except SealingError as error:
-        _refuse(turn, event, "malformed", str(error))
-        return
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != event.output_hash or len(content) != event.output_size_bytes:
-        _refuse(turn, event, "hash_mismatch", "hash or size is not that of the output")
-        return
-    _over(turn, event.job_id, attempt)
-    turn.journal(
-        Result,
-        **_ids(event),
-        topic=attempt.topic,
-        succeeded=event.succeeded,
-        output_safety_decision="ALLOW",
-        rule=NO_RULE,
-        original_fields_redacted=0,
-        redaction_details=[],
-        policy_snapshot=turn.control.policy.snapshot_name,
-        output=event.output,
-        output_hash=digest,
-        result_hash=digest,
-        worker_id=event.worker_id,
-        run_id=attempt.run_id,
-        correlation_id=attempt.correlation_id,
-    )
+    over(turn, event.job_id, attempt)
+    turn.journal(AttemptEnded, **ids_of(event), outcome=outcome, worker_id=event.worker_id, detail=detail)
 
 
 # --- time
@@ -382,7 +311,7 @@ def _lease_over(turn: Turn, job_id: str, number: str, late_ms: int) -> None:
         turn.arm(f"lease/{job_id}/{number}", attempt.lease_until_ms)
         turn.journal(Noted, job_id=job_id, agent_id=turn.key, kind="timer", detail="fired late")
     else:
-        _over(turn, job_id, attempt)
+        over(turn, job_id, attempt)
         turn.journal(
             AttemptEnded,
             job_id=job_id,
@@ -417,9 +346,7 @@ def _parked_over(turn: Turn, job_id: str) -> None:
     for raw in parked.events:
         event = turn.codec.decode(raw)
         if isinstance(event, WORKER_EVENTS):
-            _refuse(
-                turn, event, "no_grant", f"no grant or start for attempt {event.attempt} of job `{job_id}` has come"
-            )
+            refuse(turn, event, "no_grant", f"no grant or start for attempt {event.attempt} of job `{job_id}` has come")
 
 
 PLANE: Final = Plane("outputs", "job.results", OutputsCard, addressed, handle)

@@ -17,18 +17,20 @@ import msgspec
 
 from sluicegate.processors.control import Control
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import InvariantBroken, RecordTooLarge, Undecodable
+from sluicegate.schemas.errors import InvariantBroken, RecordTooLarge, Unavailable, Undecodable
 from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused, TimerRequest
 from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES, seal
 from sluicegate.streams.engine import Headers, Out, Record, Store, check_state
-from sluicegate.streams.identity import STALE_AFTER_MS, Checked, check
+from sluicegate.streams.identity import RECORD_ID, STALE_AFTER_MS, Checked, check, sign
 from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import MESSAGE_BYTES_MAX, physical
 
-JUDGE: Final = 2
+JUDGE: Final = 3
 """The version of what the steps mean; raised with every change that would recompute a decision differently."""
 CARD: Final = "card"
+DEFAULT_DESK: Final = "desk"
+DEFAULT_QUEUE: Final = "default"
 OUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 20_000
 """The largest value a step may write: the topic's limit less room for key, headers and batch overhead."""
 KEY_BYTES_MAX: Final = 1_024
@@ -37,6 +39,8 @@ PASSED_ON: Final = ("traceparent", "tracestate")
 PASSED_ON_BYTES_MAX: Final = 512
 """Longer headers are not passed on: nobody bounds them, and every event the step writes would carry them."""
 MISROUTED: Final = "misrouted/"
+GRANTS: Final = "job.grants."
+"""What goes to workers is signed: they believe the gate's key, not the topic."""
 _VERSION: Final = ("ce_specversion", b"1.0")
 
 
@@ -286,8 +290,8 @@ class PlaneStep:
             return self._run(store, record, control, key, lambda turn: _misrouted(turn, fault))
         try:
             return self._run(store, record, control, key, lambda turn: self.plane.handle(turn, event))
-        except InvariantBroken:
-            raise
+        except (InvariantBroken, Unavailable):
+            raise  # the process ends and meets the input again
         except (TooLarge, RecordTooLarge) as error:
             return self._give_up(store, record, control, key, "oversize", str(error))
         except Exception as error:  # noqa: BLE001  # a fault of ours in a step: fail closed, keep the input, name the fault
@@ -353,7 +357,13 @@ class PlaneStep:
         if size > OUT_BYTES_MAX and not isinstance(event, DeadLetter):
             raise TooLarge(f"`{type(event).__name__}` would have {size} bytes, more than {OUT_BYTES_MAX}; send less")
         kind = self._kinds.get(type(event)) or self._kind(type(event))
-        return Out(topic, key_bytes, value, (_VERSION, ("ce_id", event_id.encode()), *kind, *passed))
+        headers = (_VERSION, ("ce_id", event_id.encode()), *kind, *passed)
+        signer = turn.control.signer
+        if signer is not None and topic.startswith(GRANTS):
+            where = physical(self.tenant, topic)
+            signature = sign(signer, where, event_id, turn.at_ms, key_bytes, value)
+            headers += tuple(pair for pair in signature if pair[0] != RECORD_ID)
+        return Out(topic, key_bytes, value, headers)
 
     def _kind(self, cls: type[Event]) -> Headers:
         """What stands in the headers of every event of a class."""

@@ -22,11 +22,14 @@ from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, LoginRefused, SluicegateError
 from sluicegate.schemas.events import Acknowledged
+from sluicegate.schemas.payload import NONE
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_reader import ControlConfig, ControlReader
 from sluicegate.streams.control_state import COMMANDS, ControlState
 from sluicegate.streams.engine import Out, Record
-from sluicegate.streams.keys import load_master, trusted_monitors, trusted_operators
+from sluicegate.streams.key_store import KeyStore, StoreKeyring, key_store_path
+from sluicegate.streams.keys import gate_signer, load_master, trusted_monitors, trusted_operators
 from sluicegate.streams.logins import kafka_config
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.topics import APPLICATIONS
@@ -85,10 +88,12 @@ def run_processor(name: str, settings: Settings, instance: str, ddl: Sequence[st
             _run_step(_plane(name), settings, instance)
         elif name == "watch":
             _run_watch(settings, instance)
+        elif name == "keys":
+            _run_keys(settings, instance)
         elif name == "projector":
             _run_projector(settings, instance, ddl)
         else:
-            log.error("`%s` is no processor; run gate, outputs, desk, watch or projector", name)
+            log.error("`%s` is no processor; run gate, outputs, desk, watch, keys or projector", name)
             return UNUSABLE
     except (BadInput, LoginRefused) as error:
         log.error("%s", error)  # noqa: TRY400  # its text says what to do; a traceback would bury it
@@ -121,12 +126,30 @@ def _announced(name: str, settings: Settings, instance: str, health: Callable[[]
     return close
 
 
+SEALING: Final = ("gate", "outputs")
+"""The steps that open and seal envelopes."""
+
+
+def step_keyring(settings: Settings) -> Keyring:
+    """What a step opens envelopes with: the key store of this run folder, where payloads are sealed.
+
+    Raises BadInput when it is missing or open to others.
+    """
+    if settings.sealing == NONE:
+        return NoKeyring()
+    store = KeyStore(key_store_path(settings))
+    store.check()
+    return StoreKeyring(store)
+
+
 class StepControl:
     """The `ControlSource` of a step: compiles once per folded state, waits until a policy is active."""
 
     def __init__(self, settings: Settings, name: str, instance: str, codec: Codec) -> None:
         self._codec, self._instance, self._tenant = codec, instance, settings.tenant
         self._master = load_master(settings) if name == "gate" else None
+        self._signer = gate_signer(settings) if name == "gate" else None
+        self._keys = step_keyring(settings) if name in SEALING else None
         self._operators = trusted_operators(settings)
         self._monitors = trusted_monitors(settings)
         config = ControlConfig(
@@ -156,7 +179,7 @@ class StepControl:
         state = self._reader.current()
         if self._known is None or self._known[0] is not state:
             keys = {**self._operators, **self._monitors}
-            self._known = state, Control(state, self._tenant, self._master, keys)
+            self._known = state, Control(state, self._tenant, self._master, keys, self._signer, self._keys)
         return self._known[1]
 
     def _acknowledge(self, state: ControlState, record: Record) -> Out | None:
@@ -232,6 +255,27 @@ def _run_watch(settings: Settings, instance: str) -> None:
 
     try:
         watch.main(settings, instance, on_start)
+    finally:
+        _all(closers)
+
+
+def _run_keys(settings: Settings, instance: str) -> None:
+    from sluicegate.processors.key_process import Requests, serve
+    from sluicegate.streams.health import Health
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    codec = Codec(registry_for(settings.registry_url))
+    control = StepControl(settings, "keys", instance, codec)
+    closers: list[Callable[[], None]] = [control.stop]
+
+    def on_start(requests: Requests) -> None:
+        closers.append(_announced("keys", settings, instance, lambda: Health(requests.caught_up, {})))
+
+    control.start()
+    try:
+        serve(settings, codec, control, stop, on_start)
     finally:
         _all(closers)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from sluicegate.processors import desk, gate, outputs
 from sluicegate.processors.control import Control, snapshot_terms
-from sluicegate.processors.plane import JUDGE, Plane, PlaneStep, key_text
+from sluicegate.processors.plane import GRANTS, JUDGE, Plane, PlaneStep, key_text
 from sluicegate.processors.verify_activation import difference_fault
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
@@ -25,9 +25,9 @@ from sluicegate.schemas.events import Acknowledged, Command, Event, TimerFired, 
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
-from sluicegate.streams.identity import Ed25519Verifier
+from sluicegate.streams.identity import Ed25519Verifier, check_signature
 from sluicegate.streams.partitioner import partition_for
-from sluicegate.streams.topics import APPLICATIONS, FOR_EVER, TIMER_OWNERS, spec_of
+from sluicegate.streams.topics import APPLICATIONS, FOR_EVER, TIMER_OWNERS, physical, spec_of
 
 PLANES: Final[tuple[Plane, ...]] = (gate.PLANE, outputs.PLANE, desk.PLANE)
 WRITTEN_BY_STEPS: Final = (
@@ -94,7 +94,7 @@ class Verifier:
     """Verifies one tenant's log.
 
     ``starts`` are the log start offsets of the partitions, where known; ``operators`` may command, ``monitors`` report
-    incidents; ``master`` is the key from which the agents' keys derive.
+    incidents; ``master`` is the key from which the agents' keys derive; ``gates`` sign grants.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Verifier:
         operators: dict[str, Ed25519Verifier],
         starts: Mapping[tuple[str, int], int] | None = None,
         monitors: Mapping[str, Ed25519Verifier] | None = None,
+        gates: Mapping[str, Ed25519Verifier] | None = None,
     ) -> None:
         self._codec = codec
         self._tenant = tenant
@@ -113,6 +114,7 @@ class Verifier:
         self._master = master
         self._operators = operators
         self._reporters = {**operators, **(monitors or {})}
+        self._gates = dict(gates or {})
         self._starts = dict(starts or {})
         self._records: dict[Place, Record] = {}
         self._controls: dict[tuple[str, int], Control] = {}
@@ -134,6 +136,7 @@ class Verifier:
             self._verify_plane(plane)
         self._check_snapshots()
         self._unexplained()
+        self._check_grants()
         self._check_timers()
         return self._report
 
@@ -221,6 +224,15 @@ class Verifier:
             if folded is not None and not folded.accepted and offset not in self._spoken_of:
                 message = f"refused as `{folded.code}`, and no gate has said so: none ran when it was written"
                 self._fault("snapshot", (SNAPSHOTS, 0, offset), message)
+
+    def _check_grants(self) -> None:
+        """Every grant that the gate wrote carries its signature, where its key is known here."""
+        for record in self._of_topic(*{place[0] for place in self._records if place[0].startswith(GRANTS)}):
+            topic = physical(self._tenant, record.topic)
+            checked = check_signature(record.headers, topic, record.key, record.value, self._gates.get)
+            ours = self._expected[(record.topic, record.key, record.value)] > 0
+            if self._gates and ours and checked.code is not None:
+                self._fault("signature", _place(record), f"no grant that a worker may take: {checked.message}")
 
     def _check_timers(self) -> None:
         """Only what somebody asked for fires; the same firing again is the same bytes and means nothing."""

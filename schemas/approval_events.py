@@ -59,6 +59,7 @@ class ApprovalRequest(msgspec.Struct, kw_only=True):
     redaction_details: list[RedactionDetail] = []
     output_hash: str | None = None
     choices: list[str] = []
+    editable: list[str] = []
 
 
 class RequestWithdrawn(msgspec.Struct, kw_only=True):
@@ -85,6 +86,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     constraints: str = "{}"
     choice: str | None = None
     edits: Sealed | None = None
+    edited: list[str] = []
 
 
 class Viewed(msgspec.Struct, kw_only=True):
@@ -129,6 +131,7 @@ class VerdictAccepted(msgspec.Struct, kw_only=True):
     verdict: VerdictWord
     reason: str | None = None
     choice: str | None = None
+    edited: list[str] = []
 
 
 class ViewAccepted(msgspec.Struct, kw_only=True):
@@ -182,3 +185,4 @@ class Resolution(msgspec.Struct, kw_only=True):
     desk_seq: int
     edits: Sealed | None = None
     edited_by: str | None = None
+    edited: list[str] = []

@@ -19,6 +19,10 @@ class SealingError(SluicegateError):
     """An envelope that cannot be opened here: unknown algorithm, missing key, or content too short."""
 
 
+class KeyErased(SealingError):
+    """The key of an envelope was erased on purpose: when, by whom and why stands in the text."""
+
+
 class BadInput(SluicegateError):
     """What a user gave cannot be used; the text says where and what to do."""
 

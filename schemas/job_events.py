@@ -92,6 +92,7 @@ class Decision(msgspec.Struct, kw_only=True):
     observed: Observed | None = None
     features: list[int] = []
     break_glass: str | None = None
+    submitted_hash: str | None = None
 
 
 class Granted(msgspec.Struct, kw_only=True):

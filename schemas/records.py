@@ -17,7 +17,7 @@ JobOutcome = Literal["succeeded", "failed", "denied", "expired", "withdrawn", "l
 VerdictWord = Literal["approve", "deny"]
 CommandKind = Literal["activate", "pause", "resume", "stop", "revoke", "break_glass", "sign_off", "erase"]
 EndWord = Literal["finished", "failed", "lapsed", "stopped", "overran"]
-AttemptWord = Literal["lapsed", "lost", "revoked", "overran"]
+AttemptWord = Literal["lapsed", "lost", "revoked", "overran", "exceeded"]
 StopWord = Literal["stopped", "already_finished", "unknown"]
 
 

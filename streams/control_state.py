@@ -33,6 +33,8 @@ class StepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_requests_max: int = 200
     topics_per_day_max: int = 500
     parked_max: int = 4_000
+    sealing: str = "none"
+    """What payloads are sealed with: `none`, or the name of an AEAD, and then nothing else is taken."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

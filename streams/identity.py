@@ -30,7 +30,7 @@ STALE_AFTER_MS: Final = 24 * 60 * 60 * 1000
 AHEAD_MAX_MS: Final = 5 * 60 * 1000
 """How far a signer's clock may run ahead of the broker's."""
 
-PrincipalKind = Literal["agent", "person", "operator", "monitor"]
+PrincipalKind = Literal["agent", "person", "operator", "monitor", "gate"]
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -163,7 +163,7 @@ class Checked(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-_KINDS: Final = ("agent", "person", "operator", "monitor")
+_KINDS: Final = ("agent", "person", "operator", "monitor", "gate")
 Keys = Callable[[str], "Verifier | None"]
 """Finds the verifier of a key id; None when nobody has it."""
 
@@ -172,6 +172,22 @@ def check(headers: Headers, topic: str, key: bytes, value: bytes, appended_at_ms
     """Check a record's signature and freshness. ``topic`` is the Kafka name; times in ms since the epoch.
 
     Codes: ``unsigned``, ``unknown_key``, ``bad_signature``, ``stale``, ``ahead``.
+    """
+    checked = check_signature(headers, topic, key, value, keys)
+    if checked.code is not None:
+        return checked
+    issued_at_ms = int(dict(headers)[ISSUED_AT])
+    if appended_at_ms - issued_at_ms > STALE_AFTER_MS:
+        return Checked(checked.principal, "stale", "issued more than 24 hours before it was appended; submit it anew")
+    if issued_at_ms - appended_at_ms > AHEAD_MAX_MS:
+        return Checked(checked.principal, "ahead", "issued more than 5 minutes in the future; set the signer's clock")
+    return checked
+
+
+def check_signature(headers: Headers, topic: str, key: bytes, value: bytes, keys: Keys) -> Checked:
+    """Check a record's signature, whenever it was issued: for what says itself until when it holds.
+
+    ``topic`` is the Kafka name. Codes: ``unsigned``, ``unknown_key``, ``bad_signature``.
     """
     found = dict(headers)
     if not {KEY_ID, ISSUED_AT, SIGNATURE, RECORD_ID} <= found.keys():
@@ -187,9 +203,4 @@ def check(headers: Headers, topic: str, key: bytes, value: bytes, appended_at_ms
         return Checked(None, "unknown_key", f"key `{key_id}` is not enrolled; enrol it first")
     if not verifier.verify(signed_message(topic, key_id, record_id, issued_at_ms, key, value), found[SIGNATURE]):
         return Checked(None, "bad_signature", f"the signature is not one of `{key_id}` over this record")
-    principal = Principal(kind, name)  # type: ignore[arg-type]  # checked against _KINDS above
-    if appended_at_ms - issued_at_ms > STALE_AFTER_MS:
-        return Checked(principal, "stale", "issued more than 24 hours before it was appended; submit it anew")
-    if issued_at_ms - appended_at_ms > AHEAD_MAX_MS:
-        return Checked(principal, "ahead", "issued more than 5 minutes in the future; set the signer's clock")
-    return Checked(principal, None)
+    return Checked(Principal(kind, name), None)  # type: ignore[arg-type]  # checked against _KINDS above

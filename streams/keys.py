@@ -3,7 +3,8 @@
 ``keys/agents.master`` holds 32 random bytes from which every agent's HMAC secret derives; an agent gets only its own,
 as ``agent.<id>.key`` (base64), or an Ed25519 key (``ed25519:`` and base64 of the seed). People, operators and monitors
 have ``<kind>.<id>.key`` (base64 of a 32-byte Ed25519 seed). ``operators.json`` maps key ids to base64 public keys: it
-is the root of trust for commands, and is read from disk by every process, never from the log.
+is the root of trust for commands, and is read from disk by every process, never from the log; so is ``gates.json`` for
+grants, by every worker.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ ED25519_PREFIX: Final = "ed25519:"
 MASTER: Final = "agents.master"
 OPERATORS: Final = "operators.json"
 MONITORS: Final = "monitors.json"
+GATES: Final = "gates.json"
+POOLS: Final = "pools.json"
+GATE: Final = "gate"
+"""The one name under which every gate of a tenant signs grants."""
 
 
 def keys_dir(settings: Settings) -> Path:
@@ -174,6 +179,30 @@ def new_operator(settings: Settings, operator_id: str) -> str:
     return public
 
 
+def gate_signer(settings: Settings) -> Ed25519Signer:
+    """The signer of grants; raises BadInput when there is no key file. Only the gate needs it."""
+    return _load(settings, "gate", GATE)
+
+
+def new_gate(settings: Settings) -> str:
+    """Make the gate's key on first use and trust it in `gates.json`; the public key in base64."""
+    public = _make(settings, "gate", GATE)
+    _trust(settings, GATES, f"gate/{GATE}", public)
+    return public
+
+
+def pool_signer(settings: Settings, pool: str) -> Ed25519Signer:
+    """What a pool of workers asks for keys with; raises BadInput when there is no key file."""
+    return _load(settings, "pool", pool)
+
+
+def new_pool(settings: Settings, pool: str) -> str:
+    """Make a pool's key on first use and trust it for asking keys; the public key in base64."""
+    public = _make(settings, "pool", pool)
+    _trust(settings, POOLS, f"pool/{pool}", public)
+    return public
+
+
 def new_monitor(settings: Settings, monitor_id: str) -> str:
     """Make a monitor's key on first use and trust it for incidents; the public key in base64."""
     public = _make(settings, "monitor", monitor_id)
@@ -207,6 +236,18 @@ def trusted_operators(settings: Settings) -> dict[str, Ed25519Verifier]:
     trusted = _trusted(settings, OPERATORS).items()
     # A monitor's key in this file must not command, whoever put it there.
     return {key_id: public_key(text) for key_id, text in trusted if key_id.startswith("operator/")}
+
+
+def trusted_pools(settings: Settings) -> dict[str, Ed25519Verifier]:
+    """Key id to verifier of every pool that may ask for the keys of jobs."""
+    trusted = _trusted(settings, POOLS).items()
+    return {key_id: public_key(text) for key_id, text in trusted if key_id.startswith("pool/")}
+
+
+def trusted_gates(settings: Settings) -> dict[str, Ed25519Verifier]:
+    """Key id to verifier of whoever may sign grants; empty when no grant can be believed here."""
+    trusted = _trusted(settings, GATES).items()
+    return {key_id: public_key(text) for key_id, text in trusted if key_id.startswith("gate/")}
 
 
 def trusted_monitors(settings: Settings) -> dict[str, Ed25519Verifier]:

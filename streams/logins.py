@@ -20,7 +20,10 @@ BROKER: Final = "broker"
 CONTROLLER: Final = "controller"
 SUPER_USERS: Final = (ADMIN, BROKER, CONTROLLER)
 """Logins of the cluster; no tenant stands before them."""
-SERVICES: Final = ("gate", "outputs", "desk", "watch", "projector", "reviewer", "operator", "monitor", "auditor")
+SERVICES: Final = (
+    *("gate", "outputs", "desk", "watch", "keys", "projector"),
+    *("reviewer", "operator", "monitor", "auditor"),
+)
 """One login each in a tenant; agents (`agent.<id>`) and worker pools (`worker.<pool>`) have one each besides."""
 _PASSWORD_BYTES: Final = 24
 

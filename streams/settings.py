@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     """Replicas of the topics that we make; -1 for the broker's own default."""
     pools: Annotated[tuple[str, ...], NoDecode] = (DEFAULT_POOL,)
     """The worker pools that exist; each has a topic of grants and a login. `a,b` in the environment."""
+    sealing: Literal["none", "AES-256-GCM"] = "none"
+    """What payloads, outputs and results are sealed with; with `none` they stand in the log in the clear."""
     registry_url: str = ""
     """A Confluent-compatible schema registry; empty for the schemas in the package."""
 

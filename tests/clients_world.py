@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from clients_events import grant
@@ -13,9 +13,11 @@ from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import Event, Grant
 from sluicegate.schemas.ids import derived_id
 from sluicegate.streams.control_state import ControlState
-from sluicegate.streams.kafka import Published, Publisher, Tail, event_headers
+from sluicegate.streams.kafka import Published, Publisher, Tail, event_headers, signed_headers
+from sluicegate.streams.keys import gate_signer
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.settings import Settings
+from sluicegate.streams.topics import physical
 
 WAIT_SEC = 30.0
 
@@ -53,7 +55,11 @@ class Hand:
         """Write a sound grant under its job's id; ``more`` alters it."""
         due = now_ms() + 60_000 if start_by_ms is None else start_by_ms
         made = grant(grant_id=grant_id, start_by_ms=due, tenant=self._settings.tenant, agent_id=agent_id, **more)
-        self.write("job.grants.default", made.job_id, made)
+        key, value, topic = made.job_id.encode(), self._codec.encode(made), "job.grants.default"
+        where = physical(self._settings.tenant, topic)
+        record_id = derived_id("test", time.time_ns())
+        headers = signed_headers(gate_signer(self._settings), where, made, record_id, now_ms(), key, value)
+        self._publisher.publish(topic, key, value, headers)
         return made
 
     def read_until(self, topics: tuple[str, ...], enough: Callable[[list[Event]], bool]) -> list[Event]:
@@ -75,17 +81,37 @@ def of_grant(events: list[Event], grant_id: str) -> list[str]:
     return [type(event).__name__ for event in events if getattr(event, "grant_id", "") == grant_id]
 
 
-class Calls:
-    """A handler that remembers its calls and can be made to wait."""
+class Release:
+    """Lets handlers go on that wait, in whatever process."""
 
-    def __init__(self) -> None:
-        self.jobs: list[str] = []
-        self.release = threading.Event()
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def set(self) -> None:
+        self._file.touch()
+
+    def is_set(self) -> bool:
+        return self._file.exists()
+
+
+class Calls:
+    """A handler that remembers its calls, in a folder, and can be made to wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "jobs"
+        self._file.touch()
+        self.release = Release(folder / "release")
+
+    @property
+    def jobs(self) -> list[str]:
+        return self._file.read_text().split()
 
     def __call__(self, call: Any) -> Any:
-        self.jobs.append(call.job_id)
+        with self._file.open("a") as jobs:
+            jobs.write(f"{call.job_id}\n")
         if call.topic == "job.long":
-            self.release.wait(WAIT_SEC)
+            while not self.release.is_set() and not call.stopping.wait(0.01):
+                pass
         if call.topic == "job.fail":
             raise ValueError("no such table")
         if call.topic == "job.large":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 # A fixture module beside this file is named here.
-pytest_plugins: list[str] = ["fixtures_clickhouse", "fixtures_kafka", "fixtures_engine"]
+pytest_plugins: list[str] = ["fixtures_clickhouse", "fixtures_kafka", "fixtures_engine", "handler_world"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from sluicegate.clients.attempts import Call
+from sluicegate.clients.call import Call
 from sluicegate.clients.worker import Worker
 from sluicegate.infra.supervisor import die_with_parent
 from sluicegate.processors.run import run_processor
@@ -35,8 +35,8 @@ WORK_SEC: Final = 0.1
 
 
 def effects_dir(settings: Settings) -> Path:
-    """Where workers note what they did."""
-    return settings.run_dir / "effects"
+    """Where handlers note what they did: beside the run folder, which they do not see."""
+    return settings.run_dir.with_name(f"{settings.run_dir.name}-effects")
 
 
 def resting_file(settings: Settings, instance: str) -> Path:
@@ -120,9 +120,10 @@ def run_worker(settings: Settings, instance: str) -> int:
     set_up_logs("worker", instance)
     folder = effects_dir(settings)
     folder.mkdir(exist_ok=True)
-    effects = os.open(folder / f"{instance}.{os.getpid()}", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    file = folder / f"{instance}.{os.getpid()}"
 
     def handle(call: Call) -> Any:
+        effects = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         os.write(effects, f"{call.job_id} {call.attempt}\n".encode())
         time.sleep(WORK_SEC)
         return {"number": call.payload["number"], "attempt": call.attempt}

@@ -20,6 +20,7 @@ from sluicegate.infra.broker import HOST, EmbeddedBroker, free_port
 from sluicegate.infra.embedded import ensure_tenant
 from sluicegate.infra.jars import KAFKA_VERSION
 from sluicegate.infra.properties import format_arguments, server_properties
+from sluicegate.streams import keys
 from sluicegate.streams.logins import ADMIN, BROKER, CONTROLLER, new_password, save_logins, write_private
 from sluicegate.streams.settings import Settings
 
@@ -133,6 +134,7 @@ def tenant(broker: RunningBroker, kafka_dir: Path) -> TenantFactory:
             }
         )
         ensure_tenant(found, agents)
+        keys.new_gate(found)
         return found
 
     return make

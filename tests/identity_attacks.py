@@ -277,8 +277,13 @@ def on_grants(world: World) -> None:
         world.attack("admin", topic, kind, what, world.plain(key or event.job_id, event), *signs)
 
     altered = changed(grant, payload=seal(b'{"everyone":true}', bytes(SALT_BYTES)))
-    attack("forged", "altered", altered, "grant_altered")
-    attack("replayed", "the same terms", grant, "grant_repeated")
+    attack("forged", "altered", altered, "grant_unsigned")
+    attack("forged", "the same terms, unsigned", grant, "grant_unsigned")
+    told = (("code", "grant_repeated"), ("job_id", grant.job_id))
+    again = Sign("worker", "job.starts", "GrantRefused", told, caused=False)
+    signs = (again, journaled(grant.job_id, "grant_repeated", "grant"), VERIFY)
+    ((record, _),) = world.records("Grant", job_id="read-deployer", grant_id=grant.grant_id)[:1]
+    world.attack("admin", topic, "replayed", "the same bytes", copied(record), *signs)
     salt = bytes(SALT_BYTES)
 
     def made_up(job_id: str, **more: Any) -> Grant:
@@ -295,15 +300,11 @@ def on_grants(world: World) -> None:
         made: Grant = changed(grant, **values)
         return made
 
-    attack("misrouted", "another job's key", made_up("odd-key"), "grant_misrouted", key="another-job")
-    attack("misrouted", "another pool's", made_up("odd-pool", pool="deploy"), "grant_misrouted")
-    # Sound in itself, so the worker believes its broker: outputs knows that the gate never granted it.
-    for kind, event, subjects in (
-        ("stale", made_up("too-late", start_by_ms=1), ("start",)),
-        ("forged", made_up("made-up"), ("start", "output")),
-    ):
-        signs = [journaled(event.job_id, "no_grant", subject) for subject in subjects]
-        world.attack("admin", topic, kind, "made up whole", world.plain(event.job_id, event), *signs, VERIFY)
+    attack("misrouted", "another job's key", made_up("odd-key"), "grant_unsigned", key="another-job")
+    attack("misrouted", "another pool's", made_up("odd-pool", pool="deploy"), "grant_unsigned")
+    # Sound in itself, but for the signature that only a gate can make.
+    for kind, event in (("stale", made_up("too-late", start_by_ms=1)), ("forged", made_up("made-up"))):
+        attack(kind, "made up whole", event, "grant_unsigned")
     unreadable = (("code", "grant_unreadable"), ("job_id", "no-job"))
     passed_over = Sign("worker", "job.starts", "GrantRefused", unreadable, caused=False)
     both = (passed_over, journaled("no-job", "grant_unreadable", "grant"))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from clients_events import intent
 
-from sluicegate.clients.agent import json_bytes
+from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.errors import BadInput, BadPayload, RecordTooLarge
 from sluicegate.schemas.payload import job_hash, unseal
 

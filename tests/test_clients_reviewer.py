@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from clients_events import approval_request, place, refused, request_opened, resolved, verdict_accepted
 
-from sluicegate.clients.reviewer import DeskFold, visible
+from sluicegate.clients.desk_fold import DeskFold, visible
 
 
 def test_request_is_listed_once_the_desk_has_it() -> None:

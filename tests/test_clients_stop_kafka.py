@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clients_events import intent
-from clients_world import WAIT_SEC, Hand, now_ms, of_grant
+from clients_world import Calls, Hand, now_ms, of_grant
 from fixtures_kafka import TenantFactory
 
-from sluicegate.clients.attempts import Call
+from sluicegate.clients.call import Call
 from sluicegate.clients.worker import Worker
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import Command, Ended, Event, GrantRefused, Output, StopAnswered
@@ -23,18 +24,13 @@ from sluicegate.streams.settings import Settings
 from sluicegate.streams.topics import physical
 
 
-class Patient:
+class Patient(Calls):
     """A handler that waits on `job.long` until it is told to stop."""
 
-    def __init__(self) -> None:
-        self.jobs: list[str] = []
-
     def __call__(self, call: Call) -> Any:
-        self.jobs.append(call.job_id)
-        if call.topic == "job.long":
-            assert call.stopping.wait(WAIT_SEC)
-            call.stopping.check()
-        return {}
+        found = super().__call__(call)
+        call.stopping.check()
+        return found
 
 
 @pytest.fixture
@@ -45,8 +41,8 @@ def settings(tenant: TenantFactory) -> Settings:
 
 
 @pytest.fixture
-def handler() -> Patient:
-    return Patient()
+def handler(tmp_path: Path) -> Patient:
+    return Patient(tmp_path)
 
 
 @pytest.fixture

@@ -9,8 +9,13 @@ import pytest
 from clients_events import grant
 from clients_world import Control
 
-from sluicegate.clients.attempts import Attempt, Call, Finished, WorkerEvents, run_handler
-from sluicegate.clients.stopping import STOP_WITHIN_SEC, Answer, StopAnswers, Stopped, Stopping
+from sluicegate.clients.attempts import Attempt, Finished, WorkerEvents, finished
+from sluicegate.clients.call import Call, run_call
+from sluicegate.clients.frames import Note, Spend
+from sluicegate.clients.handler_process import Ending
+from sluicegate.clients.judging import Terms
+from sluicegate.clients.keeper import Ended as ProcessEnded
+from sluicegate.clients.stopping import KILLED_WITHIN_SEC, STOP_WITHIN_SEC, Answer, StopAnswers, Stopped, Stopping
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import Ended, Output, StopAnswered
 from sluicegate.streams.control_scopes import Stop
@@ -32,10 +37,14 @@ def call(stopping: Stopping) -> Call:
     )
 
 
-def asked() -> tuple[Stopping, StopAnswers]:
+def nothing() -> None:
+    """Kills nobody."""
+
+
+def asked(kill: Any = nothing) -> tuple[Stopping, StopAnswers]:
     """A handler that was asked to stop at 100 s."""
     stopping = Stopping()
-    answers = StopAnswers(stopping)
+    answers = StopAnswers(stopping.ask, kill)
     answers.ask(STOP, 100.0)
     return stopping, answers
 
@@ -45,7 +54,10 @@ def words(answers: list[Answer]) -> list[tuple[str, str]]:
 
 
 def ran(handler: Any, stopping: Stopping) -> Finished:
-    return run_handler(grant(), handler, call(stopping))
+    said = run_call(handler, call(stopping))
+    assert not isinstance(said, Note | Spend)
+    ending = Ending(said=said, ended=ProcessEnded(code=0), overran=False)
+    return finished(grant(), ending, Terms(), asked=stopping.is_set())
 
 
 def test_a_handler_learns_that_it_should_stop_and_why() -> None:
@@ -113,11 +125,24 @@ def test_a_handler_that_fails_while_it_is_asked_to_stop_is_answered_as_stopped()
     assert ran(handler, Stopping()).word == "failed"
 
 
-def test_a_handler_that_does_not_end_in_time_is_unknown() -> None:
-    """Exactly once, after `STOP_WITHIN_SEC`; what it does later is told by its end."""
-    _, answers = asked()
+def test_a_handler_that_does_not_end_in_time_is_killed() -> None:
+    """Exactly once, after `STOP_WITHIN_SEC`; its end answers the command, and says how it came."""
+    kills: list[str] = []
+    _, answers = asked(lambda: kills.append("killed"))
     assert answers.overdue(100.0 + STOP_WITHIN_SEC - 0.001) == []
-    assert words(answers.overdue(100.0 + STOP_WITHIN_SEC)) == [("c1", "unknown")]
+    assert kills == []
+    assert answers.overdue(100.0 + STOP_WITHIN_SEC) == answers.overdue(101.0 + STOP_WITHIN_SEC) == []
+    assert kills == ["killed"]
+    (answer,) = answers.ended(stopped=True)
+    assert (answer.word, "was killed with its children" in answer.detail) == ("stopped", True)
+
+
+def test_a_handler_that_even_killing_does_not_end_is_unknown() -> None:
+    """Exactly once, `KILLED_WITHIN_SEC` later; what it does later is told by its end."""
+    _, answers = asked()
+    last = 100.0 + STOP_WITHIN_SEC + KILLED_WITHIN_SEC
+    assert answers.overdue(last - 0.001) == []
+    assert words(answers.overdue(last)) == [("c1", "unknown")]
     assert answers.overdue(200.0) == []
     assert answers.ended(stopped=True) == []
 
@@ -127,7 +152,7 @@ def test_each_command_is_answered_once() -> None:
     _, answers = asked()
     answers.ask(STOP, 105.0)
     answers.ask(Stop("c2", "everything", 6, 0, "operator/olga", None), 105.0)
-    assert words(answers.overdue(110.0)) == [("c1", "unknown")]
+    assert words(answers.overdue(115.0)) == [("c1", "unknown")]
     assert words(answers.ended(stopped=True)) == [("c2", "stopped")]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients_events import intent
+from clients_events import grant, intent
 from clients_world import WAIT_SEC, Calls, Control, Hand, now_ms, of_grant
 from fixtures_kafka import TenantFactory
 
@@ -52,8 +52,8 @@ def control() -> Control:
 
 
 @pytest.fixture
-def calls() -> Iterator[Calls]:
-    found = Calls()
+def calls(tmp_path: Path) -> Iterator[Calls]:
+    found = Calls(tmp_path)
     yield found
     found.release.set()
 
@@ -217,8 +217,29 @@ def test_topic_without_a_handler_is_refused(settings: Settings, gate: Hand, outp
 
 def test_worker_that_nobody_could_pause_does_not_start(tmp_path: Path, calls: Calls) -> None:
     """Without a trusted operator a worker would ignore every pause: it refuses to run."""
+    settings = Settings(run_dir=tmp_path / "run")
+    keys.new_gate(settings)
     with pytest.raises(BadInput, match="trusts no operator"):
-        Worker(Settings(run_dir=tmp_path), "default", {"job.*": calls}).run()
+        Worker(settings, "default", {"job.*": calls}).run()
+
+
+def test_worker_that_trusts_no_gate_does_not_start(tmp_path: Path, calls: Calls) -> None:
+    """Without a gate's key it could believe no grant: it says so instead of refusing them all."""
+    with pytest.raises(BadInput, match="trusts no gate"):
+        Worker(Settings(run_dir=tmp_path / "run"), "default", {"job.*": calls}).run()
+
+
+def test_a_grant_without_the_gates_signature_runs_nothing(
+    settings: Settings, gate: Hand, outputs: Hand, calls: Calls
+) -> None:
+    """Whoever may write to the topic is not believed: only the key of a gate is."""
+    worker = Worker(settings, "default", {"job.*": calls}, control=Control())
+    worker.start()
+    gate.write("job.grants.default", "j-forged", grant(grant_id="forged", job_id="j-forged", tenant=settings.tenant))
+    events = outputs.read_until(STARTS, has("forged", "GrantRefused"))
+    assert [event.code for event in events if isinstance(event, GrantRefused)] == ["grant_unsigned"]
+    worker.stop()
+    assert calls.jobs == []
 
 
 def command(settings: Settings, kind: Any, scope: str) -> None:
@@ -256,9 +277,9 @@ KILLED = textwrap.dedent(
     from sluicegate.streams.settings import Settings
 
     _, _, run_dir, tenant, bootstrap, ran = sys.argv
-    handle = os.open(ran, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def handler(call):
+        handle = os.open(ran, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.write(handle, f"{call.payload['n']}\\n".encode())
         return {}
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from clients_events import grant
 from clients_world import Control
+from handler_world import World
 
-from sluicegate.clients.attempts import Attempt, Call
+from sluicegate.clients.attempts import Attempt, Finished
 from sluicegate.clients.intake import Waiting
+from sluicegate.clients.judging import Terms
 from sluicegate.clients.worker import Worker
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import LoginRefused
@@ -25,6 +28,7 @@ from sluicegate.streams.settings import Settings
 from sluicegate.streams.transact import NothingWritten
 
 CODEC = Codec(registry_for(""))
+Running = Callable[[Worker], tuple[Attempt, threading.Event]]
 
 
 class Grants:
@@ -72,31 +76,27 @@ def turn(of: Worker, grants: Grants, control: Any, written: Written | None = Non
     return found
 
 
-def running(of: Worker, beat_at: float = 1e12) -> tuple[Attempt, threading.Event]:
-    """An attempt whose handler ends when it is asked to stop, and what says that it has ended."""
-    attempt, ended = Attempt(grant(), (), beat_at), threading.Event()
+@pytest.fixture
+def running(inside: World) -> Iterator[Running]:
+    """Gives a worker an attempt whose handler ends when it is asked to; and what says that it has ended."""
+    begun: list[tuple[Attempt, threading.Event]] = []
 
-    def handler(call: Call) -> None:
-        call.stopping.wait(30)
-        call.stopping.check()
+    def run(of: Worker) -> tuple[Attempt, threading.Event]:
+        attempt, ended = Attempt(grant(), (), 1e12), threading.Event()
 
-    def done(finished: Any) -> None:
-        of._finished.put(finished)
-        ended.set()
+        def done(finished: Finished) -> None:
+            of._finished.put(finished)
+            ended.set()
 
-    call = Call(
-        job_id="j1",
-        topic="job.read",
-        payload={},
-        constraints={},
-        attempt=1,
-        agent_id="a",
-        progress=attempt.progress,
-        stopping=attempt.stopping,
-    )
-    of._running[attempt.grant.grant_id] = attempt
-    attempt.run(handler, call, done)
-    return attempt, ended
+        of._running[attempt.grant.grant_id] = attempt
+        attempt.run(inside.process("patient"), Terms(), done)
+        begun.append((attempt, ended))
+        return attempt, ended
+
+    yield run
+    for attempt, ended in begun:
+        attempt.stops.ask(Stop("over", "everything", 5, 0, "test", None), 0.0)
+        assert ended.wait(30)
 
 
 def dead_reader() -> ControlReader[ControlState]:
@@ -108,7 +108,7 @@ def dead_reader() -> ControlReader[ControlState]:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_worker_whose_reader_of_commands_has_died_ends(busy: bool) -> None:
+def test_a_worker_whose_reader_of_commands_has_died_ends(running: Running, busy: bool) -> None:
     """Also while all its slots are full or no grant waits: nobody could pause or stop it any more."""
     reader = dead_reader()
     of = worker(reader)
@@ -118,22 +118,21 @@ def test_a_worker_whose_reader_of_commands_has_died_ends(busy: bool) -> None:
         turn(of, Grants(), reader)
 
 
-def test_what_runs_is_stopped_and_told_while_nothing_can_be_taken() -> None:
+def test_what_runs_is_stopped_and_told_while_nothing_can_be_taken(running: Running) -> None:
     """Transactions that take grants abort, turn after turn; stops and ends go on."""
     control = Control()
     of = worker(control)
     waiting = Grants(Waiting(Record("job.grants.default", 0, 0, b"j1", b"no grant", (), 0), None))
-    attempt, ended = running(of)
+    _, ended = running(of)
     control.state = ControlState(stops=(Stop("c1", "everything", 5, 0, "operator/olga", None),))
     turn(of, waiting, control)
-    assert attempt.stopping.is_set()
     assert ended.wait(30)
     written = turn(of, waiting, control)
     assert [event.answer for event in written.events if isinstance(event, StopAnswered)] == ["stopped"]
     assert of._aborted_since is not None
 
 
-def test_a_shorter_lease_holds_at_once_without_a_waiting_grant() -> None:
+def test_a_shorter_lease_holds_at_once_without_a_waiting_grant(running: Running) -> None:
     """A sign of life that was due by the old lease would come after the new one had ended the attempt."""
     control = Control()
     of = worker(control)
@@ -142,4 +141,3 @@ def test_a_shorter_lease_holds_at_once_without_a_waiting_grant() -> None:
     turn(of, Grants(), control)
     assert of._lease_sec == 1
     assert attempt._beat_at < 1e12
-    attempt.stopping.ask("over")

@@ -49,6 +49,7 @@ CODEC = Codec(registry_for(""))
 MASTER = b"m" * 32
 OPERATOR = Ed25519Signer("operator/olga", b"o" * 32)
 PEOPLE = {name: Ed25519Signer(f"person/{name}", name[0].encode() * 32) for name in ("ken", "rosa", "mia")}
+GATE = Ed25519Signer("gate/gate", b"g" * 32)
 OPERATORS = {OPERATOR.key_id: Ed25519Verifier(OPERATOR.public())}
 TENANT = "default"
 T = TypeVar("T")
@@ -87,12 +88,13 @@ class Source:
     def __init__(self, world: World, plane: str) -> None:
         self._world = world
         self._master = MASTER if plane == "gate" else None
+        self._signer = GATE if plane == "gate" else None
         self._known: tuple[ControlState, Control] | None = None
 
     def current(self) -> Control:
         state = self._world.state()
         if self._known is None or self._known[0] is not state:
-            self._known = state, Control(state, TENANT, self._master, OPERATORS)
+            self._known = state, Control(state, TENANT, self._master, OPERATORS, self._signer)
         return self._known[1]
 
 
@@ -300,7 +302,8 @@ class World:
         return [record for topic in dict.fromkeys(topics) for record in self.log.records(topic)]
 
     def verified(self, records: list[Record] | None = None) -> Report:
-        verifier = Verifier(CODEC, TENANT, 3, MASTER, OPERATORS)
+        gates = {GATE.key_id: Ed25519Verifier(GATE.public())}
+        verifier = Verifier(CODEC, TENANT, 3, MASTER, OPERATORS, gates=gates)
         return verifier.run(self.records() if records is None else records)
 
 

@@ -1,0 +1,42 @@
+"""What a person changed in a payload before approving it: the job that is judged anew, granted and run. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import msgspec
+
+from sluicegate.policies.paths import compile_path, write_path
+from sluicegate.processors.gate_facts import payload_of
+from sluicegate.processors.plane import Turn
+from sluicegate.schemas.errors import BadPayload, SealingError
+from sluicegate.schemas.events import Intent, Resolution
+from sluicegate.schemas.payload import SALT_BYTES, job_hash, parse_strict
+
+
+def edited(turn: Turn, intent: Intent, event: Resolution) -> Intent | str:
+    """The intent with the edits of a resolution and the hash of what it is now; or why they cannot be applied.
+
+    The desk has held the paths to those that the rules permit; the values are sealed, and are first read here.
+    """
+    if event.edits is None:
+        return intent
+    try:
+        values = parse_strict(turn.control.keys.open(event.edits)[0])
+    except (SealingError, BadPayload) as error:
+        return f"the approved edits cannot be read: {error}"
+    if not isinstance(values, dict) or sorted(values) != event.edited:
+        return "the approved edits are not those that the desk has counted"
+    payload = payload_of(turn, intent)
+    for path, value in values.items():
+        if not write_path(payload, compile_path(path), value):
+            return f"the approved edit of `{path}` finds nothing there"
+    content = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(content) > turn.control.settings.payload_bytes_max:
+        return f"the edited payload has {len(content)} bytes, limit {turn.control.settings.payload_bytes_max}"
+    _, salt = turn.control.keys.open(intent.payload)
+    own = hashlib.sha256(salt + event.request_id.encode()).digest()[:SALT_BYTES]
+    digest = job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, own)
+    sealed = turn.control.keys.seal(content, own, intent.payload.key_id, event.request_id)
+    return msgspec.structs.replace(intent, payload=sealed, job_hash=digest)
