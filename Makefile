@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := presidio-analyzer==2.2.366 detect-secrets==1.5.0 spacy==3.8.18
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench campaign lock
+.PHONY: help install demo test check bench peers campaign lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +39,11 @@ check: $(STAMP) ## lint, format and types
 
 bench: $(STAMP) ## the figures: what a gate costs against a plain relay, latencies, projection
 	$(BIN)/sluicegate bench
+
+peers: ## make .peers, an interpreter with what `bench review` is compared with, which we do not depend on (400 MB)
+	@$(PYTHON) -m venv --clear .peers
+	@.peers/bin/python -m pip install --quiet --disable-pip-version-check $(PEERS)
+	@echo "made; next: SLUICEGATE_PEERS=.peers/bin/python $(BIN)/sluicegate bench review"
 
 campaign: $(STAMP) ## the long forms of the crash tests, whose last figures stand in the README
 	$(BIN)/python -m pytest --campaign -m campaign

@@ -95,6 +95,18 @@ def _control(stage: Stage, findings: Findings, size: Size) -> None:
     control.measure(stage, findings, rounds=size.rounds, seconds=2 * size.seconds)
 
 
+def _review(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import review
+
+    review.measure(findings, rounds=size.rounds, count=size.intents // 20)
+
+
+def _jobs(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import jobs
+
+    jobs.measure(stage, findings, rounds=min(size.rounds, 3), count=min(size.intents, 1_500))
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "gate": _gate,
     "latency": _latency,
@@ -104,6 +116,8 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "anomaly": _anomaly,
     "flood": _flood,
     "control": _control,
+    "review": _review,
+    "jobs": _jobs,
 }
 
 

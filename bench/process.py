@@ -4,7 +4,7 @@ The baselines are ``noop`` (our engine, no step) and ``relay`` (no engine). Both
 of the same sizes as the gate, and do nothing else. The first one carries the input's place in its last twelve bytes, so
 that latencies can be matched. What to write stands in ``BENCH_OUTS``: a list of [topic, bytes of the value, bytes of
 the headers]. ``flooder`` is an agent without measure; of the workers, ``worker`` ends each job at once, ``patient``
-when it is told to stop.
+when it is told to stop, and ``stand_in`` takes and ends them without running anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from sluicegate.clients.attempts import Call, Handler
+from sluicegate.clients.call import Call, Handler
 from sluicegate.clients.worker import Worker
 from sluicegate.infra.supervisor import die_with_parent, ready_file
 from sluicegate.streams.engine import Headers, Out, Record, Store
@@ -182,6 +182,20 @@ def worker(settings: Settings, instance: str, stop: threading.Event, handler: Ha
     running.stop()
 
 
+def stand_in(settings: Settings, instance: str, stop: threading.Event) -> None:
+    """A worker that runs nothing; ready once it was given partitions."""
+    from sluicegate.bench.stand_in import StandIn
+
+    running = StandIn(settings, instance)
+    announced = False
+    while not stop.is_set():
+        running.step()
+        if running.ready and not announced:
+            announced = True
+            say_ready(settings, "stand_in", instance)
+    running.close()
+
+
 def _at_once(call: Call) -> str:
     return call.job_id
 
@@ -193,6 +207,7 @@ def _until_stopped(call: Call) -> None:
 
 OTHERS: Final[dict[str, Callable[[Settings, str, threading.Event], None]]] = {
     "flooder": flooder,
+    "stand_in": stand_in,
     "worker": lambda settings, instance, stop: worker(settings, instance, stop, _at_once),
     "patient": lambda settings, instance, stop: worker(settings, instance, stop, _until_stopped, "patient"),
 }
@@ -209,7 +224,7 @@ def say_ready(settings: Settings, name: str, instance: str) -> None:
 def main() -> int:
     """Run one baseline until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("noop", "relay", "flooder", "worker", "patient"))
+    parser.add_argument("name", choices=("noop", "relay", *OTHERS))
     parser.add_argument("--instance", default="0")
     parser.add_argument("--with-parent", type=int, default=0)
     options = parser.parse_args()

@@ -78,6 +78,11 @@ class Stage:
         """Who signs a tenant's intents."""
         return Scribe(self.codec, settings.tenant, load_master(settings))
 
+    @property
+    def broker_pid(self) -> int:
+        """The process id of the broker; 0 before the first tenant."""
+        return 0 if self._broker is None else self._broker.pid
+
     def close(self) -> None:
         """Stop the broker."""
         if self._broker is not None:

@@ -36,7 +36,7 @@ def handle(worker: Worker) -> None:
         people = [{"name": "Ann", "ssn": SSN}, {"name": "Bo", "email": "bo@corp.example"}]
         return {"customers": people, "connection": f"token {TOKEN}"}
 
-    @worker.handles("job.report.*")
+    @worker.handles("job.analysis.*")
     def report(call: Call) -> dict[str, Any]:
         time.sleep(60)
         return {"never": "reached"}
@@ -120,7 +120,7 @@ def _quarantined(stage: Stage, agent: Agent, mei: Reviewer) -> str:
 
 def _overrun(stage: Stage, agent: Agent) -> str:
     stage.title("A handler that overruns is ended")
-    agent.submit("job.report.churn", {"quarter": "Q3"}, job_id="churn-report")
+    agent.submit("job.analysis.churn", {"quarter": "Q3"}, job_id="churn-report")
     stage.expect(
         "the breach of the run time",
         Breached,

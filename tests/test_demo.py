@@ -40,7 +40,7 @@ def test_everything_in_the_story_happens(played: tuple[subprocess.CompletedProce
     done, _ = played
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     refused = done.stdout.split("The attacks")[1].split("What the auditor reads")[0]
-    for word in ("agent_mismatch", "id_reused", "grant_altered", "no_grant", "no second grant"):
+    for word in ("agent_mismatch", "id_reused", "grant_unsigned", "no_grant", "no second grant"):
         assert word in refused
     for what in ("writes a grant itself", "reads raw outputs", "deletes records"):
         assert f"refused by the broker's ACL: the agent {what}" in refused or what in refused
