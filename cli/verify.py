@@ -106,6 +106,7 @@ def verify_copy(found: Settings, path: Path) -> Report:
 def _verifier(
     found: Settings, tenant: str, partitions: int, starts: dict[tuple[str, int], int]
 ) -> Callable[[Iterable[Record]], Report]:
+    from sluicegate.processors.run import step_keyring
     from sluicegate.processors.verify import Verifier
     from sluicegate.schemas.codec import Codec
     from sluicegate.streams.keys import keys_dir, load_master, trusted_gates, trusted_monitors, trusted_operators
@@ -118,9 +119,8 @@ def _verifier(
         )
     codec = Codec(registry_for(found.registry_url))
     monitors = trusted_monitors(found)
-    return Verifier(
-        codec, tenant, partitions, load_master(found), operators, starts, monitors, trusted_gates(found)
-    ).run
+    gates, sealed_by = trusted_gates(found), step_keyring(found)
+    return Verifier(codec, tenant, partitions, load_master(found), operators, starts, monitors, gates, sealed_by).run
 
 
 def _say(out: Output, report: Report) -> None:

@@ -22,6 +22,7 @@ from sluicegate.processors.verify_activation import difference_fault
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import Acknowledged, Command, Event, TimerFired, TimerRequest
+from sluicegate.schemas.sealing import Keyring
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
@@ -94,7 +95,8 @@ class Verifier:
     """Verifies one tenant's log.
 
     ``starts`` are the log start offsets of the partitions, where known; ``operators`` may command, ``monitors`` report
-    incidents; ``master`` is the key from which the agents' keys derive; ``gates`` sign grants.
+    incidents; ``master`` is the key from which the agents' keys derive; ``gates`` sign grants;
+    ``keys`` open what is sealed.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Verifier:
         starts: Mapping[tuple[str, int], int] | None = None,
         monitors: Mapping[str, Ed25519Verifier] | None = None,
         gates: Mapping[str, Ed25519Verifier] | None = None,
+        keys: Keyring | None = None,
     ) -> None:
         self._codec = codec
         self._tenant = tenant
@@ -115,6 +118,7 @@ class Verifier:
         self._operators = operators
         self._reporters = {**operators, **(monitors or {})}
         self._gates = dict(gates or {})
+        self._keys = keys
         self._starts = dict(starts or {})
         self._records: dict[Place, Record] = {}
         self._controls: dict[tuple[str, int], Control] = {}
@@ -181,7 +185,9 @@ class Verifier:
             if offset not in self._states:
                 return None
             master = self._master if plane == "gate" else None
-            self._controls[plane, offset] = Control(self._states[offset], self._tenant, master, self._reporters)
+            self._controls[plane, offset] = Control(
+                self._states[offset], self._tenant, master, self._reporters, keys=self._keys
+            )
         return self._controls[plane, offset]
 
     # --- one plane

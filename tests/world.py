@@ -35,7 +35,9 @@ from sluicegate.schemas.events import (
     Verdict,
     Withdrawal,
 )
-from sluicegate.schemas.payload import job_hash, seal
+from sluicegate.schemas.key_ids import job_key
+from sluicegate.schemas.payload import job_hash
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState
 from sluicegate.streams.engine import Headers, Record
@@ -94,14 +96,17 @@ class Source:
     def current(self) -> Control:
         state = self._world.state()
         if self._known is None or self._known[0] is not state:
-            self._known = state, Control(state, TENANT, self._master, OPERATORS, self._signer)
+            self._known = state, Control(state, TENANT, self._master, OPERATORS, self._signer, self._world.keys)
         return self._known[1]
 
 
 class World:
     """Everything but the clock happens when `run` is called."""
 
-    def __init__(self, files: dict[str, str] | None = None, **settings: int) -> None:
+    keys: Keyring = NoKeyring()
+    """What payloads are sealed with; a test that seals gives its world others."""
+
+    def __init__(self, files: dict[str, str] | None = None, **settings: Any) -> None:
         self.log = MemoryLog(partitions=3)
         self.fold = ControlFold(CODEC, TENANT, OPERATORS, snapshot_terms)
         self._states: dict[int, ControlState] = {}
@@ -144,7 +149,7 @@ class World:
         headers = sign(signer, topic, self.number("record"), issued, key.encode(), value)
         return self.log.produce(topic, key.encode(), value, headers, partition=partition)
 
-    def activate(self, files: dict[str, str], **settings: int) -> None:
+    def activate(self, files: dict[str, str], **settings: Any) -> None:
         bundle = parse_bundle(files)
         told = compared(self.state(), bundle)
         documents = rfc8785.dumps(dict(bundle.documents)).decode()
@@ -181,7 +186,7 @@ class World:
             agent_version="1",
             topic=topic,
             risk_tags=tags,
-            payload=seal(payload, salt),
+            payload=self.keys.seal(payload, salt, job_key(TENANT, agent, self.log.clock_ms, job_id).text, job_id),
             job_hash=job_hash(payload, topic, agent, tags, salt),
             tenant=TENANT,
             **fields,
@@ -245,7 +250,7 @@ class World:
             **ids(grant),
             worker_id=worker,
             succeeded=True,
-            output=seal(content, bytes(16)),
+            output=self.keys.seal(content, bytes(16), grant.payload.key_id, grant.grant_id),
             output_hash=hashlib.sha256(content).hexdigest(),
             output_size_bytes=len(content),
         )
@@ -303,7 +308,7 @@ class World:
 
     def verified(self, records: list[Record] | None = None) -> Report:
         gates = {GATE.key_id: Ed25519Verifier(GATE.public())}
-        verifier = Verifier(CODEC, TENANT, 3, MASTER, OPERATORS, gates=gates)
+        verifier = Verifier(CODEC, TENANT, 3, MASTER, OPERATORS, gates=gates, keys=self.keys)
         return verifier.run(self.records() if records is None else records)
 
 
