@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -30,7 +30,7 @@ from sluicegate.policies.output_document import OutputPolicyDocument
 from sluicegate.policies.output_faults import check_output_policy
 from sluicegate.policies.schema_words import schema_problems
 from sluicegate.policies.shadow import impossible, shadows
-from sluicegate.policies.source import Source
+from sluicegate.policies.source import Source, mapping_of, mappings_in, texts_in
 
 Path = tuple[str | int, ...]
 
@@ -56,16 +56,16 @@ def check_meaning(source: Source, kind: type[BaseModel] | None, words: Vocabular
     if kind is docs.RulesDocument:
         _check_layer(source, document, words)
     elif kind is docs.AutonomyDocument:
-        _check_gaps(source, _mapping(document.get("autonomy_levels")))
-        for name, level in _mapping(document.get("autonomy_levels")).items():
-            _check_rules(source, ("autonomy_levels", name, "rules"), name, _mapping(level).get("rules"), words)
+        _check_gaps(source, mapping_of(document.get("autonomy_levels")))
+        for name, level in mapping_of(document.get("autonomy_levels")).items():
+            _check_rules(source, ("autonomy_levels", name, "rules"), name, mapping_of(level).get("rules"), words)
     elif kind is docs.AuditDocument:
-        for index, entry in _mappings(_mapping(document.get("audit")).get("mandatory")):
+        for index, entry in mappings_in(mapping_of(document.get("audit")).get("mandatory")):
             _check_match(source, ("audit", "mandatory", index, "match"), entry.get("match"), words)
     elif kind is docs.WorkflowDocument:
-        _check_workflow(source, _mapping(document.get("steps")), words)
+        _check_workflow(source, mapping_of(document.get("steps")), words)
     elif kind is docs.BundleDocument:
-        _check_types(source, _mapping(document.get("constraint_types")))
+        _check_types(source, mapping_of(document.get("constraint_types")))
         _check_constraints(source, ("default_constraints",), document.get("default_constraints"), words)
     elif kind is docs.ActionsDocument:
         _check_actions(source, document.get("actions"))
@@ -88,7 +88,7 @@ def declared_types(document: docs.BundleDocument) -> dict[str, ConstraintType]:
 def _check_types(source: Source, declared: Mapping[str, Any]) -> None:
     for name, entry in declared.items():
         path: Path = ("constraint_types", name)
-        body = _mapping(entry)
+        body = mapping_of(entry)
         kind, merge = body.get("type"), body.get("merge")
         sensible = next((merges for each, merges in MERGES.items() if each == kind), None)
         if name in BUILT_IN:
@@ -96,24 +96,6 @@ def _check_types(source: Source, declared: Mapping[str, Any]) -> None:
         elif sensible is not None and isinstance(merge, str) and merge not in sensible:
             fix = "use " + " or ".join(f"`{each}`" for each in sensible)
             source.fault((*path, "merge"), f"a {kind} cannot merge by `{merge}`", fix)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mappings of a list, each with its index."""
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        if isinstance(item, dict):
-            yield index, item
-
-
-def _texts(value: Any) -> Iterator[tuple[int, str]]:
-    """The texts of a list, each with its index."""
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        if isinstance(item, str):
-            yield index, item
 
 
 def _check_gaps(source: Source, levels: Mapping[str, Any]) -> None:
@@ -137,7 +119,7 @@ def _check_layer(source: Source, document: Mapping[str, Any], words: Vocabulary)
 
 def _check_rules(source: Source, path: Path, layer: str, rules: Any, words: Vocabulary) -> None:
     seen: set[str] = set()
-    for index, rule in _mappings(rules):
+    for index, rule in mappings_in(rules):
         here: Path = (*path, index)
         identity = rule.get("id") or f"{layer}/{index}"
         if isinstance(identity, str) and identity in seen:
@@ -183,7 +165,7 @@ def _check_claims(source: Source, path: Path, rule: Mapping[str, Any]) -> None:
     """What an agent says of itself should make nothing easier: its confidence, and tags that it adds."""
     if rule.get("decision") not in ("allow", "allow_with_constraints"):
         return
-    match = _mapping(rule.get("match"))
+    match = mapping_of(rule.get("match"))
     for key in ("confidence_above", "confidence_below"):
         if key in match:
             message = "confidence is the agent's own word, and here it makes something easier"
@@ -197,9 +179,9 @@ def _check_claims(source: Source, path: Path, rule: Mapping[str, Any]) -> None:
 
 
 def _check_actions(source: Source, actions: Any) -> None:
-    for index, entry in _mappings(actions):
+    for index, entry in mappings_in(actions):
         here: Path = ("actions", index)
-        for name in _mapping(entry.get("facts")):
+        for name in mapping_of(entry.get("facts")):
             problem = fact_name_problem(name)
             if problem is not None:
                 source.fault((*here, "facts", name), problem, "choose another name", at_key=True)
@@ -242,7 +224,7 @@ def _check_fact(source: Source, path: Path, key: str, value: Any, declared: froz
 def _check_constraints(source: Source, path: Path, constraints: Any, words: Vocabulary) -> None:
     if words.types is None:
         return
-    for name, value in _mapping(constraints).items():
+    for name, value in mapping_of(constraints).items():
         problem = problem_of(name, value, words.types)
         if problem is not None:
             source.fault((*path, name), *problem, at_key=name not in words.types)
@@ -251,15 +233,15 @@ def _check_constraints(source: Source, path: Path, constraints: Any, words: Voca
 def _check_workflow(source: Source, steps: Mapping[str, Any], words: Vocabulary) -> None:
     for name, body in steps.items():
         here: Path = ("steps", name)
-        step = _mapping(body)
+        step = mapping_of(body)
         _check_constraints(source, (*here, "constraints"), step.get("constraints"), words)
         if step.get("type") == "action" and "topic" not in step:
             source.fault(here, "an action needs a `topic`", "add `topic`")
-        for index, wanted in _texts(step.get("depends_on")):
+        for index, wanted in texts_in(step.get("depends_on")):
             if wanted not in steps:
                 source.fault((*here, "depends_on", index), f"there is no step `{wanted}`", suggest(wanted, steps))
-        for label, branch in _mapping(step.get("branches")).items():
-            following = _mapping(branch).get("next")
+        for label, branch in mapping_of(step.get("branches")).items():
+            following = mapping_of(branch).get("next")
             if isinstance(following, str) and following not in steps:
                 where = (*here, "branches", label, "next")
                 source.fault(where, f"there is no step `{following}`", suggest(following, steps))
@@ -267,8 +249,8 @@ def _check_workflow(source: Source, steps: Mapping[str, Any], words: Vocabulary)
 
 def _check_agents(source: Source, agents: Any) -> None:
     _check_unique(source, "agents", agents)
-    for index, agent in _mappings(agents):
-        key = _mapping(agent.get("key"))
+    for index, agent in mappings_in(agents):
+        key = mapping_of(agent.get("key"))
         here: Path = ("agents", index, "key")
         if key.get("kind") == "ed25519" and key.get("public_key") is None:
             source.fault(here, "an `ed25519` key needs its `public_key`", "add it in base64, or use `hmac`")
@@ -279,9 +261,9 @@ def _check_agents(source: Source, agents: Any) -> None:
 def _check_reviewers(source: Source, document: Mapping[str, Any]) -> None:
     people = document.get("people")
     _check_unique(source, "people", people)
-    known = {str(person.get("id")) for _, person in _mappings(people)}
+    known = {str(person.get("id")) for _, person in mappings_in(people)}
     holders: dict[bytes, str] = {}
-    for index, person in _mappings(people):
+    for index, person in mappings_in(people):
         public_key = person.get("public_key")
         if not isinstance(public_key, str):
             continue
@@ -297,8 +279,8 @@ def _check_reviewers(source: Source, document: Mapping[str, Any]) -> None:
             # Two names on one key would let one person count as two.
             source.fault(where, f"`{holders[key]}` has the same public key", "give each person a key of their own")
         holders[key] = str(person.get("id"))
-    for name, queue in _mapping(document.get("queues")).items():
-        for index, member in _texts(_mapping(queue).get("members")):
+    for name, queue in mapping_of(document.get("queues")).items():
+        for index, member in texts_in(mapping_of(queue).get("members")):
             if member not in known:
                 where = ("queues", name, "members", index)
                 source.fault(where, f"there is no person `{member}`", suggest(member, known))
@@ -318,7 +300,7 @@ def _check_baseline(source: Source, document: Mapping[str, Any]) -> None:
     if given != FORMAT_VERSION and isinstance(given, int):
         source.fault(("baseline_format",), f"format `{given}` is not {FORMAT_VERSION}, which this version reads", fix)
         return
-    for topic, entry in _mapping(document.get("topics")).items():
+    for topic, entry in mapping_of(document.get("topics")).items():
         if not (isinstance(entry, dict) and entry.keys() == {"n", "sketch"}):
             continue
         try:
@@ -329,7 +311,7 @@ def _check_baseline(source: Source, document: Mapping[str, Any]) -> None:
 
 def _check_unique(source: Source, list_name: str, entries: Any) -> None:
     seen: set[str] = set()
-    for index, entry in _mappings(entries):
+    for index, entry in mappings_in(entries):
         identity = str(entry.get("id"))
         if identity in seen:
             source.fault((list_name, index, "id"), f"the id `{identity}` stands twice", "keep one of them")

@@ -5,7 +5,7 @@ Like `meaning`, these checks read the plain document and step over whatever has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ from sluicegate.policies.output_document import (
 from sluicegate.policies.output_policy import added_detectors
 from sluicegate.policies.places import is_name, plain_key
 from sluicegate.policies.shadow import shadows
-from sluicegate.policies.source import Source
+from sluicegate.policies.source import Source, mapping_of, mappings_in, texts_in
 from sluicegate.schemas.errors import BadInput
 
 Path = tuple[str | int, ...]
@@ -41,25 +41,25 @@ _PLACES: Final = (
 
 def check_output_policy(source: Source, document: Mapping[str, Any]) -> None:
     """Record in ``source`` what is wrong beyond types and keys."""
-    classes = {*DATA_CLASSES, *PHRASE_CLASSES, *_mapping(document.get("phrases"))}
-    classes |= {str(each["class"]) for _, each in _mappings(document.get("detectors")) if "class" in each}
+    classes = {*DATA_CLASSES, *PHRASE_CLASSES, *mapping_of(document.get("phrases"))}
+    classes |= {str(each["class"]) for _, each in mappings_in(document.get("detectors")) if "class" in each}
     bodies: list[tuple[Path, Mapping[str, Any]]] = [
-        (("rules", index), rule) for index, rule in _mappings(document.get("rules"))
+        (("rules", index), rule) for index, rule in mappings_in(document.get("rules"))
     ]
     if isinstance(document.get("default"), dict):
         bodies.append((("default",), document["default"]))
     for here, body in bodies:
         _check_removals(source, (*here, "remove"), body.get("remove"))
-        for name in _mapping(body.get("detect")):
+        for name in mapping_of(body.get("detect")):
             if name not in classes:
                 message = f"nothing is of the class `{name}`"
                 source.fault((*here, "detect", name), message, suggest(name, classes), at_key=True)
     _check_rules(source, document)
     _check_detectors(source, document.get("detectors"))
-    _check_phrases(source, _mapping(document.get("phrases")))
+    _check_phrases(source, mapping_of(document.get("phrases")))
     _check_tenants(source, document, bodies)
-    removed = {name for _, body in bodies for _, name in _texts(body.get("remove"))}
-    for name in _mapping(document.get("reasons")):
+    removed = {name for _, body in bodies for _, name in texts_in(body.get("remove"))}
+    for name in mapping_of(document.get("reasons")):
         if name not in removed | classes:
             message = f"`{name}` is neither removed by a rule nor a class"
             source.fault(("reasons", name), message, suggest(name, removed | classes), at_key=True)
@@ -81,27 +81,9 @@ def _check_together(source: Source, document: Mapping[str, Any]) -> None:
         source.fault((), message, fix)
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mappings of a list, each with its index."""
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        if isinstance(item, dict):
-            yield index, item
-
-
-def _texts(value: Any) -> Iterator[tuple[int, str]]:
-    """The texts of a list, each with its index."""
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        if isinstance(item, str):
-            yield index, item
-
-
 def _check_removals(source: Source, here: Path, removals: Any) -> None:
     first: dict[object, str] = {}
-    for index, text in _texts(removals):
+    for index, text in texts_in(removals):
         steps = removal_steps(text) if not is_name(text) else None
         if steps is None and not (is_name(text) and plain_key(text)):
             fix = "write a name like `internal_notes`, or a path of keys like `$.cost` or `order.lines.cost`"
@@ -118,7 +100,7 @@ def _check_rules(source: Source, document: Mapping[str, Any]) -> None:
     rules = document.get("rules")
     seen: set[str] = set()
     open_to = set(AUDIENCES)
-    for index, rule in _mappings(rules):
+    for index, rule in mappings_in(rules):
         here: Path = ("rules", index)
         identity = rule.get("id") or f"rules/{index}"
         if isinstance(identity, str) and (identity in seen or identity == "default"):
@@ -131,10 +113,10 @@ def _check_rules(source: Source, document: Mapping[str, Any]) -> None:
                 (*here, "match"), "an empty match matches nothing", 'write `topics: ["*"]` to match everything'
             )
         for name in ("topics", "audience"):
-            if name in _mapping(match) and _mapping(match)[name] is None:
+            if name in mapping_of(match) and mapping_of(match)[name] is None:
                 fix = "write at least one entry or remove the key"
                 source.fault((*here, "match", name), f"`{name}` is empty", fix, at_key=True)
-        if "*" in (_mapping(match).get("topics") or ["*"]):
+        if "*" in (mapping_of(match).get("topics") or ["*"]):
             open_to -= set(_audiences(rule))
     _check_reached(source, rules if isinstance(rules, list) else [])
     if open_to and document.get("default") is None:
@@ -144,11 +126,11 @@ def _check_rules(source: Source, document: Mapping[str, Any]) -> None:
 
 def _audiences(rule: Any) -> tuple[str, ...]:
     """The audiences of a rule; none of a match with a wrong shape or none."""
-    match = _mapping(rule).get("match")
+    match = mapping_of(rule).get("match")
     if not isinstance(match, dict) or not match:
         return ()
     given = match.get("audience", list(AUDIENCES))
-    return tuple(each for _, each in _texts(given) if each in AUDIENCES)
+    return tuple(each for _, each in texts_in(given) if each in AUDIENCES)
 
 
 def _check_reached(source: Source, rules: list[Any]) -> None:
@@ -176,7 +158,7 @@ def _check_reached(source: Source, rules: list[Any]) -> None:
 
 def _check_detectors(source: Source, detectors: Any) -> None:
     taken = {spec.id for spec in builtin_specs()}
-    for index, data in _mappings(detectors):
+    for index, data in mappings_in(detectors):
         here: Path = ("detectors", index)
         problem = detector_problem(data)
         identity = str(data.get("id"))
@@ -206,7 +188,7 @@ def _check_phrases(source: Source, phrases: Mapping[str, Any]) -> None:
             message = f"`{name}` is a class of data, not of phrases"
             source.fault(("phrases", name), message, "choose another name, or write a detector", at_key=True)
         seen: set[str] = set()
-        for index, text in _texts(texts):
+        for index, text in texts_in(texts):
             same = " ".join(text.casefold().split())
             if len(same) < 2 or not any(sign.isalnum() for sign in same):
                 source.fault(("phrases", name, index), f"`{text}` is no phrase", "write words, two letters at least")
@@ -217,24 +199,24 @@ def _check_phrases(source: Source, phrases: Mapping[str, Any]) -> None:
 
 
 def _check_tenants(source: Source, document: Mapping[str, Any], bodies: list[tuple[Path, Mapping[str, Any]]]) -> None:
-    tenants = _mapping(document.get("tenants"))
+    tenants = mapping_of(document.get("tenants"))
     patterns: list[tuple[Path, str, int]] = [
-        (("patterns", at), each, 1) for at, each in _texts(tenants.get("patterns"))
+        (("patterns", at), each, 1) for at, each in texts_in(tenants.get("patterns"))
     ]
-    for name, looks in _mapping(tenants.get("identifiers")).items():
-        patterns += [(("identifiers", name, at), each, 0) for at, each in _texts(looks)]
+    for name, looks in mapping_of(tenants.get("identifiers")).items():
+        patterns += [(("identifiers", name, at), each, 0) for at, each in texts_in(looks)]
     for place, pattern, groups_min in patterns:
         problem = pattern_problem(pattern, groups_min)
         if problem is not None:
             message, _, fix = problem.partition("; ")
             source.fault(("tenants", *place), message, fix)
-    for index, key in _texts(tenants.get("keys")):
+    for index, key in texts_in(tenants.get("keys")):
         if not is_name(key) or not plain_key(key):
             source.fault(("tenants", "keys", index), f"`{key}` is no name of a key", "write one like `tenant_id`")
     if any(tenants.values()):
         return
     for here, body in bodies:
-        if _mapping(body.get("detect")).get(FOREIGN_TENANT) is not None:
+        if mapping_of(body.get("detect")).get(FOREIGN_TENANT) is not None:
             message = "nothing says how other tenants are recognised, so none is"
             source.fault((*here, "detect", FOREIGN_TENANT), message, "add `tenants`", at_key=True, severity="warning")
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sluicegate.policies.faults import Fault
@@ -208,3 +208,22 @@ class Builder:
                 seen[key.value] = key
                 pairs.append((key, value))
         return pairs
+
+
+def mapping_of(value: Any) -> dict[str, Any]:
+    """The value where it is a mapping, else an empty one: that it is none is a fault that others say."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings_in(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings of a list, each with its index."""
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(item, dict):
+            yield index, item
+
+
+def texts_in(value: Any) -> Iterator[tuple[int, str]]:
+    """The texts of a list, each with its index."""
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(item, str):
+            yield index, item

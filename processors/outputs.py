@@ -57,7 +57,6 @@ NOT_TAKEN: Final = ("no_handler", "constraint_unenforceable")
 """Why a worker refuses a grant that is as the gate wrote it: nothing ran, and the attempt is over."""
 EXCEEDED: Final = "constraint_exceeded"
 """Why a worker refuses a grant whose own arguments are beyond a constraint of it: nothing ran, and no other may."""
-CONSTRAINT_CHARS_MAX: Final = 200
 REVOKED: Final = "revoked"
 """Why a worker refuses a grant that an operator has voided: nothing ran, and nothing more may run under it.
 

@@ -7,7 +7,7 @@ then the raw output stands in the state and in the request, sealed, and nowhere 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -41,8 +41,6 @@ BREACH: Final = "breach"
 """The name of the rule that holds the output of an attempt that went beyond a constraint."""
 REQUEST_BYTES_MAX: Final = 900_000
 """What the raw output and its masked form may weigh together in a request."""
-SHOWN_FIELDS_MAX: Final = 200
-"""How many details of an output that cannot be parsed or is held are kept; review itself has a limit, too."""
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -108,22 +106,29 @@ def on_output(turn: Turn, event: Output, attempt: Attempt) -> None:
     leaves = event.output if document == content else _sealed(turn, event, document)
     turn.journal(
         Result,
-        **ids_of(event),
-        topic=attempt.topic,
-        succeeded=event.succeeded,
-        output_safety_decision=found.decision,
-        rule=found.rule,
-        original_fields_redacted=len(found.details),
-        redaction_details=list(found.details),
-        policy_snapshot=turn.control.policy.snapshot_name,
+        **_reviewed_fields(turn, event, attempt, found),
         output=leaves,
-        output_hash=digest,
         result_hash=hashlib.sha256(document).hexdigest(),
-        worker_id=event.worker_id,
-        run_id=attempt.run_id,
-        correlation_id=attempt.correlation_id,
-        classes=list(found.classes),
     )
+
+
+def _reviewed_fields(turn: Turn, event: Output, attempt: Attempt, found: Review) -> dict[str, Any]:
+    """What a result and a quarantine both say of an output that was reviewed now."""
+    return {
+        **ids_of(event),
+        "topic": attempt.topic,
+        "succeeded": event.succeeded,
+        "output_safety_decision": found.decision,
+        "rule": found.rule,
+        "original_fields_redacted": len(found.details),
+        "redaction_details": list(found.details),
+        "policy_snapshot": turn.control.policy.snapshot_name,
+        "output_hash": event.output_hash,
+        "worker_id": event.worker_id,
+        "run_id": attempt.run_id,
+        "correlation_id": attempt.correlation_id,
+        "classes": list(found.classes),
+    }
 
 
 def _reviewed(turn: Turn, content: bytes, attempt: Attempt, breached: list[str]) -> Review:
@@ -191,25 +196,12 @@ def _hold(turn: Turn, event: Output, content: bytes, attempt: Attempt, found: Re
     turn.put(_raw_name(job_id), KeptOutput(raw))
     if redacted is not None:
         turn.put(_redacted_name(job_id), KeptOutput(redacted))
-    policy = turn.control.policy
     turn.journal(
         Quarantined,
-        **ids_of(event),
-        topic=attempt.topic,
-        succeeded=event.succeeded,
-        output_safety_decision=found.decision,
-        rule=found.rule,
-        original_fields_redacted=len(found.details),
-        redaction_details=list(found.details),
-        policy_snapshot=policy.snapshot_name,
-        output_hash=event.output_hash,
-        classes=kept.classes,
+        **_reviewed_fields(turn, event, attempt, found),
         reason=found.reason,
-        worker_id=event.worker_id,
         request_id=kept.request_id,
         expires_at_ms=expires_at_ms,
-        run_id=attempt.run_id,
-        correlation_id=attempt.correlation_id,
     )
     request = _request(turn, event, attempt, kept, raw, redacted, expires_at_ms)
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
