@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PEERS := presidio-analyzer==2.2.366 detect-secrets==1.5.0 spacy==3.8.18
+PEERS := detect-secrets==1.5.0 spacy==3.8.18
+GITHUB ?= https://github.com
+CLONE := GIT_TERMINAL_PROMPT=0 git -c advice.detachedHead=false clone --quiet --depth 1 --filter=blob:none --sparse
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench peers campaign lock
@@ -40,14 +42,23 @@ check: $(STAMP) ## lint, format and types
 bench: $(STAMP) ## the figures: what a gate costs against a plain relay, latencies, projection
 	$(BIN)/sluicegate bench
 
-peers: ## make .peers, an interpreter with what `bench review` is compared with, which we do not depend on (400 MB)
+# The tests of others are in no package. These are the tags whose tests the figures in the README are of.
+peers: ## make .peers, an interpreter with what we are compared with, and the tests of others (450 MB)
 	@$(PYTHON) -m venv --clear .peers
-	@.peers/bin/python -m pip install --quiet --disable-pip-version-check $(PEERS)
-	@echo "made; next: SLUICEGATE_PEERS=.peers/bin/python $(BIN)/sluicegate bench review"
+	@.peers/bin/python -m pip install --quiet --disable-pip-version-check -e '.[presidio]' $(PEERS)
+	@{ $(CLONE) --branch v1.5.0 $(GITHUB)/Yelp/detect-secrets .peers/cases/detect-secrets && \
+		git -C .peers/cases/detect-secrets sparse-checkout set tests/plugins && \
+		$(CLONE) --branch 2.2.363 $(GITHUB)/microsoft/presidio .peers/cases/presidio && \
+		git -C .peers/cases/presidio sparse-checkout set presidio-analyzer/tests; } || \
+		echo 'no clones from $(GITHUB): `bench detection` leaves out the cases of others' >&2
+	@echo "made; next: SLUICEGATE_PEERS=.peers/bin/python $(BIN)/sluicegate bench review detection"
 
 campaign: $(STAMP) ## the long forms of the crash tests, whose last figures stand in the README
 	$(BIN)/python -m pytest --campaign -m campaign
 
+# Not `presidio`, which few want and which brings spaCy: every install would carry it.
+LOCKED := clickhouse dev embedded engine
+
 lock: $(STAMP) ## compile requirements.lock from pyproject.toml anew (LOCK_FLAGS=--upgrade raises versions)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml $(LOCKED:%=--extra %) --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links --quiet $(LOCK_FLAGS) --output-file requirements.lock

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from sluicegate.bench.figures import Findings, Text, figure
-from sluicegate.bench.flooder import FLOOD_PER_SEC, flooder
+from sluicegate.bench.flooder import flooder
 from sluicegate.bench.latency import PERCENTILES, Place, latencies_of, percentile_of
 from sluicegate.bench.material import INTENTS, NO_LIMIT, PARTITIONS, Message
 from sluicegate.bench.stage import Stage, Watcher, now_ms, running
@@ -38,7 +38,7 @@ def place_of(partition: int) -> str:
     return PLACES[0 if partition == 0 else 1 if partition < PARTITIONS // GATES else 2]
 
 
-def measure(stage: Stage, findings: Findings, *, rounds: int, seconds: float) -> None:
+def measure(stage: Stage, findings: Findings, *, rounds: int, seconds: float, flood_per_sec: int) -> None:
     """Each round the flow alone, and under each kind of flood, ``seconds`` each."""
     tenants = {
         "flood": stage.tenant("flood", INTERVAL_MS, **LIMITS),
@@ -53,7 +53,7 @@ def measure(stage: Stage, findings: Findings, *, rounds: int, seconds: float) ->
         for kind, name in KINDS.items():
             with running(tenants[name], "gate", GATES), _drained(tenants[name]):
                 began, before = time.monotonic(), _written(tenants[name])
-                with running(tenants[name], "flooder"):
+                with running(tenants[name], "flooder", flood_per_sec=flood_per_sec):
                     time.sleep(_SETTLE_SEC)
                     found[kind].append(_flow(stage, tenants[name], seconds, f"f{number}"))
                 rate = (_written(tenants[name]) - before) / (time.monotonic() - began)
@@ -66,7 +66,7 @@ def measure(stage: Stage, findings: Findings, *, rounds: int, seconds: float) ->
                 name = f"intent to decision {kind}, others {place}, p{percentile}"
                 findings.figures.append(figure(name, "ms", values, "the same flow without the flood", base))
     lines = [f"{kind}: {', '.join(rates)}" for kind, rates in written.items()]
-    findings.texts.append(Text(f"what the flooder wrote, of {FLOOD_PER_SEC:,} intents/s that it tried", lines))
+    findings.texts.append(Text(f"what the flooder wrote, of {flood_per_sec:,} intents/s that it tried", lines))
 
 
 def _written(settings: Settings) -> int:

@@ -20,8 +20,6 @@ from sluicegate.streams.registry import registry_for
 from sluicegate.streams.settings import Settings
 from sluicegate.streams.topics import physical
 
-FLOOD_PER_SEC: Final = 8_000
-"""What the flooder tries to write, about twice what one gate judges; all of it beyond its limits is refused."""
 DISTINCT: Final = 2_000
 """Intents that the flooder has signed beforehand, and writes again and again."""
 _SETTLE_SEC: Final = 1.0
@@ -39,8 +37,8 @@ def signed(settings: Settings) -> Sequence[Message]:
     return [scribe.message("flood", first + number * len(names), now_ms()) for number in range(DISTINCT)]
 
 
-def flood(settings: Settings, messages: Sequence[Message], stop: threading.Event) -> None:
-    """Write these again and again until told to stop, at most `FLOOD_PER_SEC`."""
+def flood(settings: Settings, messages: Sequence[Message], stop: threading.Event, per_sec: int) -> None:
+    """Write these again and again until told to stop, at most ``per_sec``."""
     producer = Producer(
         {
             **kafka_config(settings, f"agent.{flooder()}"),
@@ -52,7 +50,7 @@ def flood(settings: Settings, messages: Sequence[Message], stop: threading.Event
     )
     topic, began, sent = physical(settings.tenant, INTENTS), time.monotonic(), 0
     while not stop.is_set():
-        due = int((time.monotonic() - began) * FLOOD_PER_SEC)
+        due = int((time.monotonic() - began) * per_sec)
         for _ in range(min(due - sent, 1_000)):
             message = messages[sent % len(messages)]
             try:

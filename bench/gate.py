@@ -64,12 +64,12 @@ def measure(
         series = f"{processes}-{interval_ms}ms-{rules}"
         tenants = {kind: stage.tenant(f"{kind}{series}", interval_ms, rules) for kind in KINDS}
         if count == count_max > TRIED:
-            first = [_round(stage, tenants[kind], kind, processes, outs, "first", TRIED) for kind in KINDS]
+            first = [one_round(stage, tenants[kind], kind, processes, outs, "first", TRIED) for kind in KINDS]
             count = min(max(int(first[0].rate * ROUND_SEC), TRIED), count_max)
         found: dict[str, list[Round]] = {kind: [] for kind in KINDS}
         for number in range(rounds):
             for kind in KINDS:
-                found[kind].append(_round(stage, tenants[kind], kind, processes, outs, f"r{number}", count))
+                found[kind].append(one_round(stage, tenants[kind], kind, processes, outs, f"r{number}", count))
         many = "1 process" if processes == 1 else f"{processes} processes"
         loaded = f" with {rules:,} more rules and all facts" if rules else ""
         _tell(findings, f"gate{loaded}, {many}, commits every {interval_ms} ms", found)
@@ -84,7 +84,10 @@ def _tell(findings: Findings, name: str, found: dict[str, list[Round]]) -> None:
         findings.figures.append(figure(f"{name}: processor time", "us/intent", used["gate"], AGAINST[kind], used[kind]))
 
 
-def _round(stage: Stage, settings: Settings, kind: str, processes: int, outs: Sizes, series: str, count: int) -> Round:
+def one_round(
+    stage: Stage, settings: Settings, kind: str, processes: int, outs: Sizes, series: str, count: int
+) -> Round:
+    """One round of one kind in fresh processes. Raises InvariantBroken when something is missing or doubled."""
     journaled = sum(topic == DECISIONS for topic, _, _ in outs)
     watcher = Watcher(settings, GROUPS[kind])
     try:

@@ -24,7 +24,7 @@ class Size(msgspec.Struct, frozen=True):
     """How much is measured.
 
     ``gates`` are processes, commit interval in ms and how many more rules; ``seconds`` is the length of one flow of the
-    latencies.
+    latencies; ``seeds`` are of the anomaly score's workloads; ``flood_per_sec`` are intents, ``jobs`` those of a round.
     """
 
     rounds: int
@@ -33,6 +33,9 @@ class Size(msgspec.Struct, frozen=True):
     rates: tuple[int, ...]
     seconds: float
     events: int
+    seeds: int
+    flood_per_sec: int
+    jobs: int
 
 
 WHOLE: Final = Size(
@@ -42,9 +45,23 @@ WHOLE: Final = Size(
     rates=(100, 1_000),
     seconds=2.0,
     events=20_000,
+    seeds=10,
+    flood_per_sec=8_000,
+    jobs=1_500,
 )
-"""5 ms is the interval that a figure of the gate is about, 50 ms is what `up` runs with."""
-QUICK: Final = Size(rounds=1, gates=((1, 5, 1_000),), intents=200, rates=(100,), seconds=0.5, events=400)
+"""5 ms is the interval that a figure of the gate is about, 50 ms is what `up` runs with. The flood is about twice what
+one gate judges; all of it beyond its limits is refused."""
+QUICK: Final = Size(
+    rounds=1,
+    gates=((1, 5, 50),),
+    intents=200,
+    rates=(100,),
+    seconds=0.5,
+    events=200,
+    seeds=1,
+    flood_per_sec=400,
+    jobs=50,
+)
 
 
 def _gate(stage: Stage, findings: Findings, size: Size) -> None:
@@ -80,13 +97,13 @@ def _judgement(stage: Stage, findings: Findings, size: Size) -> None:
 def _anomaly(stage: Stage, findings: Findings, size: Size) -> None:
     from sluicegate.bench import anomaly
 
-    anomaly.measure(findings, seeds=2 * size.rounds)
+    anomaly.measure(findings, seeds=size.seeds)
 
 
 def _flood(stage: Stage, findings: Findings, size: Size) -> None:
     from sluicegate.bench import flood
 
-    flood.measure(stage, findings, rounds=size.rounds, seconds=4 * size.seconds)
+    flood.measure(stage, findings, rounds=size.rounds, seconds=4 * size.seconds, flood_per_sec=size.flood_per_sec)
 
 
 def _control(stage: Stage, findings: Findings, size: Size) -> None:
@@ -101,10 +118,22 @@ def _review(stage: Stage, findings: Findings, size: Size) -> None:
     review.measure(findings, rounds=size.rounds, count=size.intents // 20)
 
 
+def _detection(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import detection
+
+    detection.measure(findings, per_class=max(size.intents // 40, 10), clean=size.intents // 10)
+
+
+def _sealing(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import sealing
+
+    sealing.measure(stage, findings, rounds=size.rounds, count_max=size.intents)
+
+
 def _jobs(stage: Stage, findings: Findings, size: Size) -> None:
     from sluicegate.bench import jobs
 
-    jobs.measure(stage, findings, rounds=min(size.rounds, 3), count=min(size.intents, 1_500))
+    jobs.measure(stage, findings, rounds=min(size.rounds, 3), count=size.jobs)
 
 
 MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
@@ -117,6 +146,8 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "flood": _flood,
     "control": _control,
     "review": _review,
+    "detection": _detection,
+    "sealing": _sealing,
     "jobs": _jobs,
 }
 

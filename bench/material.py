@@ -15,7 +15,9 @@ import yaml
 from sluicegate.policies.load import read_folder
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import Intent
-from sluicegate.schemas.payload import job_hash, seal
+from sluicegate.schemas.key_ids import job_key
+from sluicegate.schemas.payload import job_hash
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.engine import Headers, Record
 from sluicegate.streams.identity import HmacKey, agent_secret
 from sluicegate.streams.kafka import signed_headers
@@ -103,8 +105,8 @@ class Message(msgspec.Struct, frozen=True):
 class Scribe:
     """Signs intents as every agent of a tenant."""
 
-    def __init__(self, codec: Codec, tenant: str, master: bytes) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, tenant: str, master: bytes, sealed_by: Keyring | None = None) -> None:
+        self._codec, self._sealed_by = codec, NoKeyring() if sealed_by is None else sealed_by
         self._tenant = tenant
         self._agents = agents()
         self._keys = {name: HmacKey(f"agent/{name}", agent_secret(master, name)) for name in self._agents}
@@ -125,7 +127,7 @@ class Scribe:
             agent_version="1",
             topic=TOPIC,
             risk_tags=["read"],
-            payload=seal(payload, salt),
+            payload=self._sealed_by.seal(payload, salt, job_key(self._tenant, agent, now_ms, job_id).text, job_id),
             job_hash=job_hash(payload, TOPIC, agent, ["read"], salt),
             confidence=0.9,
             tenant=self._tenant,

@@ -3,8 +3,9 @@
 The baselines are ``noop`` (our engine, no step) and ``relay`` (no engine). Both write for each intent as many records
 of the same sizes as the gate, and do nothing else. The first one carries the input's place in its last twelve bytes, so
 that latencies can be matched. What to write stands in ``BENCH_OUTS``: a list of [topic, bytes of the value, bytes of
-the headers]. ``flooder`` is an agent without measure; of the workers, ``worker`` ends each job at once, ``patient``
-when it is told to stop, and ``stand_in`` takes and ends them without running anything.
+the headers]. ``flooder`` is an agent without measure, which tries to write ``BENCH_FLOOD_PER_SEC`` intents; of the
+workers, ``worker`` ends each job at once, ``patient`` when it is told to stop, and ``stand_in`` takes and ends them
+without running anything.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def flooder(settings: Settings, instance: str, stop: threading.Event) -> None:
 
     messages = signed(settings)
     say_ready(settings, "flooder", instance)
-    flood(settings, messages, stop)
+    flood(settings, messages, stop, int(os.environ["BENCH_FLOOD_PER_SEC"]))
 
 
 def worker(settings: Settings, instance: str, stop: threading.Event, handler: Handler, name: str = "worker") -> None:

@@ -1,4 +1,4 @@
-"""What review adds to an output: bytes and outputs a second on one core, latency, and what it finds and misses.
+"""What review adds to an output: bytes and outputs a second on one core, and latency. What it finds: `detection`.
 
 Each document is reviewed for a customer under the shipped policy and, beside it, only parsed as review parses it. Rates
 are of this thread's processor time, latencies of the wall clock. Where an interpreter is named that has them, others
@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from sluicegate.bench.clean_documents import documents_of
-from sluicegate.bench.detection import ClassFigures, class_figures
 from sluicegate.bench.dirty_documents import plant
 from sluicegate.bench.figures import Findings, Text, figure
 from sluicegate.bench.latency import percentile_of
@@ -117,7 +116,7 @@ class Series:
 def measure(findings: Findings, *, rounds: int, count: int) -> None:
     """``count`` documents of 1 KB, fewer of 64 KB, clean ones and ones with findings, in each of the rounds."""
     policy = OutputPolicy(shipped_output_policy())
-    tables = [Text(*_classes(count)), Text("review beside others", list(NO_PEERS))]
+    table = Text("review beside others", list(NO_PEERS))
     every = made(count)
 
     def reviewed(document: bytes) -> object:
@@ -129,7 +128,7 @@ def measure(findings: Findings, *, rounds: int, count: int) -> None:
         if interpreter:
             parts = {each.name: each.documents[: each.peer_count] for each in every}
             peers = stack.enter_context(Peers(interpreter, parts))
-            tables[1] = Text("review beside others, in the same rounds on the same documents", _versions(peers))
+            table = Text("review beside others, in the same rounds on the same documents", _versions(peers))
         for series in every:
             for document in series.documents[:WARMING]:
                 reviewed(document)
@@ -140,7 +139,7 @@ def measure(findings: Findings, *, rounds: int, count: int) -> None:
                     series.meet(peers)
     for series in every:
         series.tell(findings)
-    findings.texts += tables
+    findings.texts.append(table)
 
 
 def made(count: int) -> list[Series]:
@@ -175,23 +174,6 @@ def _planted(document: Any, size_bytes: int, at: int) -> Any:
     for number in range(max(size_bytes // BYTES_PER_VALUE, 1)):
         plant(document, LOOKED_FOR[(at + number) % len(LOOKED_FOR)], rng, deepest=1)
     return document
-
-
-def _classes(count: int) -> tuple[str, list[str]]:
-    """The table of recall and precision."""
-    per_class, clean = max(count // 2, 10), 2 * count
-    title = (
-        f"what is found of {per_class} values of each class under up to two decodings, and what is found in {clean} "
-        "clean documents and beside values of other classes"
-    )
-    return title, [_class_line(row) for row in class_figures(per_class, clean, SEED)]
-
-
-def _class_line(row: ClassFigures) -> str:
-    return (
-        f"{row.klass:<10} recall {row.recall:.1%}, precision {row.precision:.1%}; still readable {row.readable}, false "
-        f"in clean documents {row.false_clean}, beside other classes {row.false_beside}"
-    )
 
 
 def _versions(peers: Peers) -> list[str]:

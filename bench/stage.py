@@ -25,7 +25,10 @@ from sluicegate.infra.broker import EmbeddedBroker
 from sluicegate.infra.supervisor import Supervisor
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import InvariantBroken, Unavailable
+from sluicegate.schemas.payload import NONE
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.connection import LOGGER
+from sluicegate.streams.key_store import KeyStore, StoreKeyring, key_store_path
 from sluicegate.streams.keys import load_master
 from sluicegate.streams.logins import ADMIN, kafka_config
 from sluicegate.streams.registry import registry_for
@@ -66,6 +69,7 @@ class Stage:
             "control_age_ms_max": 2_000,
             "intents_per_min_max": NO_LIMIT,
             "in_flight_max": NO_LIMIT,
+            "sealing": "none",  # what it costs is measured apart
             **more,
         }
         if self._broker is not None:
@@ -76,7 +80,10 @@ class Stage:
 
     def scribe(self, settings: Settings) -> Scribe:
         """Who signs a tenant's intents."""
-        return Scribe(self.codec, settings.tenant, load_master(settings))
+        keys: Keyring = NoKeyring()
+        if settings.sealing != NONE:
+            keys = StoreKeyring(KeyStore(key_store_path(settings)), creates=True)
+        return Scribe(self.codec, settings.tenant, load_master(settings), keys)
 
     @property
     def broker_pid(self) -> int:
@@ -96,15 +103,22 @@ def now_ms() -> int:
 
 @contextmanager
 def running(
-    settings: Settings, name: str, processes: int = 1, outs: Iterable[tuple[str, int, int]] = ()
+    settings: Settings,
+    name: str,
+    processes: int = 1,
+    outs: Iterable[tuple[str, int, int]] = (),
+    flood_per_sec: int = 0,
 ) -> Iterator[Supervisor]:
-    """Processes under the supervisor, ready: the real `gate`, or the baselines of `sluicegate.bench.process`."""
+    """Processes under the supervisor, ready: the real `gate`, or those of `sluicegate.bench.process`."""
     command = {} if name == "gate" else {"command": (sys.executable, "-m", "sluicegate.bench.process")}
     supervisor = Supervisor(
         settings,
         (name,),
         instances={name: processes},
-        environment={"BENCH_OUTS": msgspec.json.encode(list(outs)).decode()},
+        environment={
+            "BENCH_OUTS": msgspec.json.encode(list(outs)).decode(),
+            "BENCH_FLOOD_PER_SEC": str(flood_per_sec),
+        },
         **command,
     )
     with supervisor:

@@ -9,6 +9,7 @@ import typer
 
 from sluicegate.cli import agents, approvals, audit, control, dead_letters, job, output, output_review, policy
 from sluicegate.cli.bench import bench
+from sluicegate.cli.erase import erase
 from sluicegate.cli.run import run as run_verb
 from sluicegate.cli.tail import tail
 from sluicegate.cli.up import up
@@ -57,6 +58,7 @@ app.add_typer(control.app, name="control")
 app.add_typer(audit.app, name="audit")
 app.command()(tail)
 app.command()(verify)
+app.command()(erase)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command()(bench)
 

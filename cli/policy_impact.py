@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sluicegate.policies.compile import CompiledPolicy
     from sluicegate.processors.baseline import Learned
     from sluicegate.processors.impact import Report
+    from sluicegate.schemas.sealing import Keyring
 
 BASELINE: Final = Path("baseline.json")
 """A document of this name is the baseline of a bundle."""
@@ -62,9 +63,23 @@ def _of_log(out: Output, log: Path | None, policy: CompiledPolicy, since: str) -
     from sluicegate.processors.impact_replay import NEEDED, impact_of_log
 
     since_ms(since, 0)  # a text that is no time is refused before the log is read
+    keys = _keyring(out)
     codec, records = read_back(out, log, NEEDED)
     with out.working("judging again"):
-        return impact_of_log(records, codec, policy, since_ms(since, newest_of(records)) or 0)
+        return impact_of_log(records, codec, policy, since_ms(since, newest_of(records)) or 0, keys)
+
+
+def _keyring(out: Output) -> Keyring:
+    """The key store of this run folder; without one, what is sealed is counted as not opened."""
+    from sluicegate.cli.configuration import settings
+    from sluicegate.processors.run import step_keyring
+    from sluicegate.schemas.sealing import NoKeyring
+
+    try:
+        return step_keyring(settings())
+    except BadInput as error:
+        out.note(f"sealed payloads are left out: {error}")
+        return NoKeyring()
 
 
 def _of_file(file: Path, policy: CompiledPolicy, against: CompiledPolicy | None, since: str) -> Report:

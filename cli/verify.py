@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import msgspec
 import typer
 
 from sluicegate.cli import output
@@ -16,7 +17,7 @@ from sluicegate.cli.visible import visible
 from sluicegate.schemas.errors import BadInput
 
 if TYPE_CHECKING:
-    from sluicegate.processors.verify import Report
+    from sluicegate.processors.verify_report import Report
     from sluicegate.streams.engine import Record
     from sluicegate.streams.settings import Settings
 
@@ -47,6 +48,8 @@ def verify(
             "records": report.records,
             "pending": report.pending,
             "recomputed": report.recomputed,
+            "erased": report.erased,
+            "as_recorded": report.as_recorded,
             "faults_count": report.faults_count,
             "faults": report.faults,
         }
@@ -92,7 +95,7 @@ def _confirmed(before: Report, again: Report) -> Report:
     committed with it not. Such a fault is gone when one looks again; a real one never is.
     """
     kept = [fault for fault in again.faults if fault in before.faults]
-    return type(again)(again.recomputed, again.records, again.pending, kept, len(kept))
+    return msgspec.structs.replace(again, faults=kept, faults_count=len(kept))
 
 
 def verify_copy(found: Settings, path: Path) -> Report:
@@ -124,8 +127,11 @@ def _verifier(
 
 
 def _say(out: Output, report: Report) -> None:
-    names = ", ".join([f"{count} {name}" for name, count in sorted(report.recomputed.items())])
-    out.say(f"{report.records} records read; recomputed: {names or 'nothing'}")
+    out.say(f"{report.records} records read; recomputed: {_counts(report.recomputed) or 'nothing'}")
+    if report.erased:
+        out.say(f"recomputed from facts, payload erased: {_counts(report.erased)}")
+    if report.as_recorded:
+        out.say(f"payload erased, taken as recorded where only it could tell: {_counts(report.as_recorded)}")
     if report.pending:
         out.say(f"{report.pending} inputs at the ends are not answered yet")
     for fault in report.faults[:FAULTS_SHOWN]:
@@ -136,3 +142,7 @@ def _say(out: Output, report: Report) -> None:
     out.say(
         "clean: the log is what the processors must have written" if report.clean else f"{report.faults_count} faults"
     )
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join([f"{count} {name}" for name, count in sorted(found.items())])

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from sluicegate.clients.answers import Answers
-from sluicegate.clients.key_client import keyring_of
+from sluicegate.clients.key_client import PATIENCE_SEC, keyring_of
 from sluicegate.clients.outcomes import Handle
 from sluicegate.clients.pending import AsyncPending, Pending
 from sluicegate.clients.strict_json import json_bytes
@@ -133,7 +133,7 @@ class Agent:
         self._settings = settings
         self._user = f"agent.{agent_id}"
         self._signer: AgentSigner = signer or agent_signer(settings, agent_id)
-        self.keys: Keyring = keyring_of(settings, self._signer, creates=True)
+        self.keys: Keyring = keyring_of(settings, self._signer, creates=True, patience_sec=PATIENCE_SEC)
         """What seals this agent's payloads and opens its results: keys of its own jobs, and of no other."""
         self._codec = Codec(registry_for(settings.registry_url))
         self._publisher = Publisher(settings, self._user)

@@ -22,7 +22,7 @@ from sluicegate.clients.keeper import Ended as ProcessEnded
 from sluicegate.clients.stopping import Answer, StopAnswers
 from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import BadPayload
+from sluicegate.schemas.errors import BadPayload, SealingError
 from sluicegate.schemas.events import (
     Breached,
     Ended,
@@ -128,11 +128,11 @@ def _returned(grant: Grant, content: bytes, terms: Terms) -> Finished:
 def _crash(ended: ProcessEnded) -> tuple[str, str]:
     """The kind and words of an end without an answer."""
     if ended.why == "sandbox":
-        return "NoProcess", f"the handler could not be given a process with its bounds: {ended.detail}"
+        return "NoProcess", f"the handler could not be given, or kept in, a process with its bounds: {ended.detail}"
     if ended.why == "processes":
         return (
             "TooManyProcesses",
-            f"the handler had more than {PROCESSES_MAX} processes and was killed with all of them",
+            f"the handler had more than {PROCESSES_MAX} processes and threads and was killed with all of them",
         )
     if ended.signal is not None:
         with suppress(ValueError):
@@ -334,14 +334,19 @@ class WorkerEvents:
         return self._out(STARTS, grant, event, derived_id("breached", grant.grant_id, number), headers)
 
     def output(self, done: Finished, headers: Headers, broken: Iterable[str] = ()) -> list[Out]:
-        """What the handler returned, sealed, and that the attempt is over; what overran has no output.
+        """What the handler returned, sealed, and that the attempt is over. Raises Unavailable while no key is had.
 
+        What overran, or whose key was erased meanwhile, has no output.
         ``broken`` are the constraints that the attempt went, or tried to go, beyond: the output says so itself, since
         whoever reviews it may read it first.
         """
         if done.overran:
             return [self.ended(done.grant, done.word, done.detail, headers)]
         grant, salt = done.grant, os.urandom(SALT_BYTES)
+        try:
+            sealed = self._keys.seal(done.content, salt, grant.payload.key_id, f"output/{grant.grant_id}")
+        except SealingError as error:
+            return [self.ended(grant, "failed", f"its output is gone, for it cannot be sealed: {error}", headers)]
         event = Output(
             job_id=grant.job_id,
             agent_id=grant.agent_id,
@@ -349,7 +354,7 @@ class WorkerEvents:
             attempt=grant.attempt,
             worker_id=self._worker_id,
             succeeded=done.succeeded,
-            output=self._keys.seal(done.content, salt, grant.payload.key_id, f"output/{grant.grant_id}"),
+            output=sealed,
             output_hash=hashlib.sha256(done.content).hexdigest(),
             output_size_bytes=len(done.content),
             breached=list(broken),

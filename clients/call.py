@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import os
+import re
 import select
 import tempfile
 import threading
@@ -25,6 +26,7 @@ import msgspec
 from sluicegate.clients.frames import (
     AMOUNT_CHARS_MAX,
     ERROR_CHARS_MAX,
+    KIND,
     LENGTH_BYTES,
     NAME_CHARS_MAX,
     OUTPUT_BYTES_MAX,
@@ -198,7 +200,8 @@ class Channel:
 
 
 def _raised(error: BaseException) -> Raised:
-    kind = type(error).__name__[:NAME_CHARS_MAX]
+    name = type(error).__name__[:NAME_CHARS_MAX]
+    kind = name if re.fullmatch(KIND, name) else "Exception"
     try:
         message = str(error)
     except Exception:  # noqa: BLE001  # a handler's own exception may fail at that too

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sluicegate.schemas.errors import SealingError
+from sluicegate.schemas.errors import SealingError, Unavailable
 from sluicegate.schemas.events import (
     ApprovalRequest,
     Event,
@@ -96,14 +96,19 @@ class VerdictAnswer(msgspec.Struct, frozen=True, kw_only=True):
     winner_at_ms: int | None = None
 
 
+def opened_text(sealed: Sealed, keys: Keyring) -> str:
+    """The JSON of an envelope as safe text. Raises SealingError, Unavailable, and ValueError for what is no JSON."""
+    content, _ = keys.open(sealed)
+    return visible(json.dumps(json.loads(content), ensure_ascii=False, indent=2, sort_keys=True))
+
+
 def text_of(sealed: Sealed | None, keys: Keyring) -> str | None:
-    """The JSON of an envelope as safe text, or why it cannot be shown; None for None."""
+    """As `opened_text`, or why it cannot be shown now; None for None."""
     if sealed is None:
         return None
     try:
-        content, _ = keys.open(sealed)
-        return visible(json.dumps(json.loads(content), ensure_ascii=False, indent=2, sort_keys=True))
-    except (SealingError, ValueError) as error:
+        return opened_text(sealed, keys)
+    except (SealingError, Unavailable, ValueError) as error:
         return f"(cannot be shown: {visible(str(error))})"
 
 

@@ -23,6 +23,8 @@ ERROR_CHARS_MAX: Final = 2_000
 NAME_CHARS_MAX: Final = 200
 AMOUNT_CHARS_MAX: Final = 1_000
 LENGTH_BYTES: Final = 4
+KIND: Final = "[A-Za-z_][A-Za-z0-9_]*"
+"""What the kind of a failure is written like: the log shows it to whoever reads the log, so it is no free text."""
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -33,7 +35,7 @@ class BadFrame(Exception):
 class Note(msgspec.Struct, frozen=True, tag="note", forbid_unknown_fields=True):
     """A sign of life with a word for people."""
 
-    text: str
+    text: Annotated[str, msgspec.Meta(max_length=ERROR_CHARS_MAX)]
 
 
 class Spend(msgspec.Struct, frozen=True, tag="spend", forbid_unknown_fields=True):
@@ -52,8 +54,8 @@ class Returned(msgspec.Struct, frozen=True, tag="returned", forbid_unknown_field
 class Raised(msgspec.Struct, frozen=True, tag="raised", forbid_unknown_fields=True):
     """The handler has raised; ``stopped`` says that it was `Stopped`."""
 
-    kind: str
-    message: str
+    kind: Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX, pattern=rf"\A{KIND}\Z")]
+    message: Annotated[str, msgspec.Meta(max_length=ERROR_CHARS_MAX)]
     stopped: bool
 
 

@@ -16,6 +16,7 @@ from sluicegate.streams.engine import Record
 from sluicegate.streams.identity import Verifier, check_signature
 from sluicegate.streams.kafka import METADATA_TIMEOUT_SEC, BrokerErrors, error_for, plain_consumer
 from sluicegate.streams.messages import record_of
+from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import physical
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Grants:
             partition_assignment_strategy="range",
         )
         self._intakes: dict[int, Intake] = {}
+        self._partitions = 0
         self._paused = self._was_assigned = False
         self._consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
 
@@ -65,6 +67,7 @@ class Grants:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         committed = consumer.committed(partitions, timeout=METADATA_TIMEOUT_SEC) if partitions else []
+        self._partitions = len(consumer.list_topics(self._topic, METADATA_TIMEOUT_SEC).topics[self._topic].partitions)
         for place in committed:
             if place.error is not None:
                 raise KafkaException(place.error)
@@ -121,7 +124,7 @@ class Grants:
         except Undecodable as error:
             _LOGGER.warning("record %d of %s is no grant and is passed over: %s", record.offset, self._topic, error)
             grant = None
-        intake.arrive(Waiting(record, grant))
+        intake.arrive(Waiting(record, grant, partition_for(record.key, self._partitions) != record.partition))
 
     def offsets(self, taken: Iterable[Waiting]) -> list[TopicPartition]:
         """What to commit when these are taken."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Final
@@ -23,13 +25,19 @@ class HandlerLog:
         self._file = self._open()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        """A handler may see the folder, and make something else there: what is no file would hold the worker up."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        found = os.open(self._path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise OSError(errno.EINVAL, "no file, but something else of that name")
+        return found
 
     def write(self, data: bytes) -> None:
         """Append; what does not fit any more begins a new file."""
         with self._lock:
             if os.fstat(self._file).st_size + len(data) > self._bytes_max:
-                os.close(self._file)
                 self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-                self._file = self._open()
+                full, self._file = self._file, self._open()
+                os.close(full)  # not before: its number would be another file's next, and be written to
             os.write(self._file, data[: self._bytes_max])

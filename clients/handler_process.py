@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -37,9 +36,10 @@ from sluicegate.clients.frames import (
     said,
 )
 from sluicegate.clients.judging import Terms
-from sluicegate.clients.keeper import PROXIES, REPORT_BYTES_MAX, Ended, Listening, Request, report_of
+from sluicegate.clients.keeper import PROXIES, REPORT_BYTES_MAX, WAIT_SEC_MAX, Ended, Listening, Request, report_of
 from sluicegate.clients.proxy import ForwardProxy
 from sluicegate.clients.relay import Relay
+from sluicegate.clients.sandbox import Place
 from sluicegate.clients.zygote_process import Zygote
 from sluicegate.schemas.errors import BadInput
 
@@ -48,6 +48,8 @@ KILL_AFTER_SEC: Final = 2.0
 PROCESSES_MAX: Final = 512
 """Processes that one attempt may have at once."""
 CHUNK_BYTES: Final = 65_536
+REST_BYTES_MAX: Final = 1 << 21
+"""How much is read of a process that is gone: more than a pipe can hold."""
 
 
 class Breach(msgspec.Struct, frozen=True):
@@ -80,7 +82,7 @@ class HandlerProcess:
         given: Given,
         terms: Terms,
         *,
-        hidden: Sequence[Path] = (),
+        hidden: Sequence[Place] = (),
         note: Callable[[str], None] = lambda _: None,
         log: Callable[[bytes], None] | None = None,
         processes_max: int = PROCESSES_MAX,
@@ -108,6 +110,8 @@ class HandlerProcess:
         """Fork it. Raises Unavailable, BadInput; nothing runs then."""
         isolation = self._zygote.ready().isolation
         environment = dict(self._zygote.environment)
+        self._outgoing += frame_of(self._given, CALL_BYTES_MAX)  # first: what cannot be said leaves nothing open
+        self._outgoing_max = len(self._outgoing) + CHUNK_BYTES
         if self._terms.network is not None:
             self._proxy = ForwardProxy(
                 self._terms.network, self._refused, over="unix" if isolation.namespaces else "tcp"
@@ -120,13 +124,11 @@ class HandlerProcess:
             handler=self._handler,
             namespaces=isolation.namespaces,
             network=self._terms.network is not None,
-            hidden=tuple(str(path.resolve()) for path in self._hidden),
+            hidden=tuple(self._hidden),
             environment=environment,
             processes_max=self._processes_max,
             kill_after_sec=None if runtime is None else runtime + KILL_AFTER_SEC,
         )
-        self._outgoing += frame_of(self._given, CALL_BYTES_MAX)
-        self._outgoing_max = len(self._outgoing) + CHUNK_BYTES
         self._open(request)
 
     def _open(self, request: Request) -> None:
@@ -183,7 +185,15 @@ class HandlerProcess:
         self.breaches.put(Breach(NETWORK, detail, prevented=True))
 
     def wait(self) -> Ending:
-        """Serve the process until all of it is gone."""
+        """Serve the process until all of it is gone. Whatever is raised, it is killed and nothing stays open."""
+        try:
+            return self._serve()
+        except BaseException:
+            self.kill()
+            self._close()
+            raise
+
+    def _serve(self) -> Ending:
         ended: Ended | None = None
         runtime = self._terms.runtime_sec_max
         deadline = None if runtime is None else self.started_at + runtime
@@ -196,7 +206,7 @@ class HandlerProcess:
                 looking.register(self._printed, selectors.EVENT_READ)
             while ended is None:
                 self._send(looking)
-                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                left = WAIT_SEC_MAX if deadline is None else min(max(deadline - time.monotonic(), 0), WAIT_SEC_MAX)
                 ready = {key.fd for key, _ in looking.select(left)}
                 if deadline is not None and time.monotonic() >= deadline:
                     deadline = None
@@ -207,15 +217,19 @@ class HandlerProcess:
                     looking.unregister(self._printed)
                 if status.fileno() in ready:
                     ended = self._report(status)
-        while self._hear():  # what it had said before it ended
-            pass
+        # What it had said before it ended; whom it gave its pipes to, outside, may write on for ever.
+        self._rest(self._hear)
         if self._printed is not None:
-            while self._copy():
-                pass
+            self._rest(self._copy)
         self._close()
         # The keeper's clock began later than ours, so that what it killed for its time has overrun here too.
         overran = self._overran or ended.why == "deadline"
         return Ending(said=self._said, ended=ended, overran=overran, broken=self._broken)
+
+    def _rest(self, take: Callable[[], bool]) -> None:
+        for _ in range(REST_BYTES_MAX // CHUNK_BYTES):
+            if not take():
+                return
 
     def _overrun(self, runtime: float | None) -> None:
         if self._said is None:

@@ -13,7 +13,7 @@ from sluicegate.clients.capabilities import Capability, capability, credential_s
 from sluicegate.clients.handler_log import HandlerLog
 from sluicegate.clients.handler_process import HandlerProcess
 from sluicegate.clients.judging import Refuse, Start
-from sluicegate.clients.sandbox import Isolation
+from sluicegate.clients.sandbox import Isolation, Place, place
 from sluicegate.clients.zygote_process import Zygote, isolation, scrubbed
 from sluicegate.schemas.errors import BadInput, Unavailable
 
@@ -52,6 +52,7 @@ class Handlers:
         self._credentials = {name: dict(found) for name, found in (credentials or {}).items()}
         self._sets = credential_sets(self._credentials)
         self._hidden, self._log_path = tuple(hidden), log_path
+        self._places: list[Place] = []
         self._log: HandlerLog | None = None
         self._registered: list[Registered] = []
         self._zygote: Zygote | None = None
@@ -99,6 +100,7 @@ class Handlers:
                 self._log = HandlerLog(self._log_path)
             except OSError as error:
                 raise BadInput(f"handlers cannot log to `{self._log_path}`: {error.strerror}") from None
+        self._places = [place(path) for path in self._hidden]
         handlers = [(each.capability.topics, each.handler) for each in self._registered]
         self._zygote = Zygote(handlers, scrubbed(os.environ, self._environment))
 
@@ -122,7 +124,7 @@ class Handlers:
             number,
             given,
             start.terms,
-            hidden=self._hidden,
+            hidden=self._places,
             note=note,
             log=None if self._log is None else self._log.write,
         )

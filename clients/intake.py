@@ -23,10 +23,14 @@ _VERSION: Final = "1"
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """One grant that is read and not taken; ``grant`` is None when the record cannot be read."""
+    """One grant that is read and not taken; ``grant`` is None when the record cannot be read.
+
+    ``misplaced``: it stands in another partition than its key's, so that it could be met by two workers of the pool.
+    """
 
     record: Record
     grant: Grant | None
+    misplaced: bool = False
 
 
 class Intake:

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from sluicegate.schemas.errors import BadPayload, SealingError
+from sluicegate.schemas.errors import BadPayload, KeyErased, SealingError, Unavailable
 from sluicegate.schemas.events import Grant
 from sluicegate.schemas.payload import job_hash, parse_strict
 from sluicegate.schemas.sealing import Keyring, NoKeyring
@@ -62,7 +62,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Its scope is paused: leave it where it is until it resumes or lapses."""
+    """Its scope is paused, or its key cannot be had now: leave it where it is until it can start or lapses."""
 
     scope: str
 
@@ -105,26 +105,51 @@ def judge_grant(
         )
     try:
         content, salt = (keys or NoKeyring()).open(grant.payload)
+    except KeyErased as error:
+        return _repeated(grant) if grant.grant_id in seen else Refuse(REVOKED, f"payload erased: {error}")
     except SealingError as error:
         return Refuse("grant_unreadable", f"the payload cannot be opened: {error}")
-    if job_hash(content, grant.topic, grant.agent_id, grant.risk_tags, salt) != grant.job_hash:
-        return Refuse(
-            "grant_altered", "payload, topic, agent or tags are not those that were judged: the job's hash differs"
-        )
-    if grant.grant_id in seen:
-        return Refuse(
-            "grant_repeated", f"this worker has taken grant `{grant.grant_id}` before; one grant starts one attempt"
-        )
-    try:
-        payload, constraints = parse_strict(content), json.loads(grant.constraints)
-    except (BadPayload, ValueError) as error:
-        return Refuse("grant_unreadable", f"payload or constraints are not JSON: {error}")
-    if not isinstance(constraints, dict):
-        return Refuse("grant_unreadable", "the constraints are no JSON object")
+    except Unavailable as error:
+        return _unopened(grant, now_ms, seen, revoked, str(error))
+    found = _terms(grant, content, salt, seen)
+    if isinstance(found, Refuse):
+        return found
     if revoked is not None:
         return Refuse(REVOKED, revoked)
     if now_ms > grant.start_by_ms:
         return Lapse()
     if paused is not None:
         return Wait(paused)
-    return Start(payload, constraints)
+    return Start(*found)
+
+
+def _terms(grant: Grant, content: bytes, salt: bytes, seen: Container[str]) -> tuple[Any, dict[str, Any]] | Refuse:
+    """Payload and constraints of a grant that was opened, or why it is refused for what it holds."""
+    if job_hash(content, grant.topic, grant.agent_id, grant.risk_tags, salt) != grant.job_hash:
+        return Refuse(
+            "grant_altered", "payload, topic, agent or tags are not those that were judged: the job's hash differs"
+        )
+    if grant.grant_id in seen:
+        return _repeated(grant)
+    try:
+        payload, constraints = parse_strict(content), json.loads(grant.constraints)
+    except (BadPayload, ValueError) as error:
+        return Refuse("grant_unreadable", f"payload or constraints are not JSON: {error}")
+    if not isinstance(constraints, dict):
+        return Refuse("grant_unreadable", "the constraints are no JSON object")
+    return payload, constraints
+
+
+def _repeated(grant: Grant) -> Refuse:
+    return Refuse(
+        "grant_repeated", f"this worker has taken grant `{grant.grant_id}` before; one grant starts one attempt"
+    )
+
+
+def _unopened(grant: Grant, now_ms: int, seen: Container[str], revoked: str | None, why: str) -> Judgement:
+    """What to do with a grant whose key nobody gives now: that says nothing of the grant, so it waits for its end."""
+    if grant.grant_id in seen:
+        return _repeated(grant)
+    if revoked is not None:
+        return Refuse(REVOKED, revoked)
+    return Lapse() if now_ms > grant.start_by_ms else Wait(why)

@@ -16,8 +16,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -33,6 +33,8 @@ COUNTING_SEC: Final = 0.5
 """How often a keeper counts its descendants; it reads all processes of the machine for that."""
 REPORT_BYTES_MAX: Final = 4_096
 KILLING_SEC_MAX: Final = 5.0
+WAIT_SEC_MAX: Final = 3_600.0
+"""How long one wait takes at most: a poll of more than 24 days is an error."""
 PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 DESCRIPTORS_MAX: Final = 1 << 20
 UNSAID: Final = 70
@@ -50,7 +52,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: bool
     network: bool
     """Whether the process gets a network of its own, whose only way out the worker listens on."""
-    hidden: tuple[str, ...] = ()
+    hidden: tuple[sandbox.Place, ...] = ()
     environment: dict[str, str] = {}
     processes_max: int
     kill_after_sec: float | None = None
@@ -115,9 +117,11 @@ def _keep(request: Request, handler: Handler, status: socket.socket, pipes: list
         _run(lambda: first(request, handler, environment, [alive, telling, *pipes]), telling)
     for descriptor in (*pipes, telling, alive):
         os.close(descriptor)
-    why, code = _watch(request, pid, status, deadline)
-    if not request.namespaces:
-        _kill_descendants()
+    try:
+        why, code = _watch(request, pid, status, deadline)
+    finally:  # whatever fails here, nothing of the handler runs on
+        if not request.namespaces:
+            _kill_descendants()
     os.set_blocking(told, False)
     with suppress(BlockingIOError):
         if words := os.read(told, REPORT_BYTES_MAX):
@@ -158,10 +162,10 @@ def _watch(request: Request, pid: int, status: socket.socket, deadline: float | 
     looking.register(status, select.POLLIN)
     counts = not request.namespaces  # inside a namespace its process 1 counts
     while True:
-        waits = [COUNTING_SEC] if counts else []
+        waits = [COUNTING_SEC if counts else WAIT_SEC_MAX]
         if deadline is not None:
             waits.append(max(deadline - time.monotonic(), 0) + 0.001)
-        ready = {descriptor for descriptor, _ in looking.poll(min(waits) * 1_000 if waits else None)}
+        ready = {descriptor for descriptor, _ in looking.poll(min(waits) * 1_000)}
         if ending in ready:
             return why, os.waitpid(pid, 0)[1]
         if ready:  # the worker says so, or is gone
@@ -170,7 +174,7 @@ def _watch(request: Request, pid: int, status: socket.socket, deadline: float | 
             why = "asked" if why == "itself" else why
         elif deadline is not None and time.monotonic() >= deadline:
             why, deadline = "deadline" if why == "itself" else why, None
-        elif counts and len(_descendants()) > request.processes_max:
+        elif counts and _threads(_descendants()) > request.processes_max:
             why, counts = "processes", False
         else:
             continue
@@ -213,6 +217,7 @@ def _init(request: Request, handler: Handler, environment: dict[str, str], descr
     """Process 1 of the namespace: nothing inside can signal or trace it, and everything ends with it."""
     alive, telling, *pipes = descriptors
     _die_with_keeper(alive)
+    os.setsid()  # a signal to the handler's process group must not reach the keeper, nor other attempts
     sandbox.cover(request.hidden)
     sandbox.give_up_rights()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -234,8 +239,17 @@ def _init(request: Request, handler: Handler, environment: dict[str, str], descr
 
 
 def _process_count() -> int:
-    """How many processes this namespace holds; 0 where /proc had to be hidden."""
-    return sum(name.isdigit() for name in os.listdir("/proc"))  # noqa: PTH208
+    """How many processes this namespace holds, each with its threads; 0 where /proc had to be hidden."""
+    return _threads(int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+
+
+def _threads(pids: Iterable[int]) -> int:
+    """The kernel bounds threads and processes as one, but not for a worker that is root: so they are counted as one."""
+    count = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            count += os.stat(f"/proc/{pid}/task").st_nlink - 2  # noqa: PTH116
+    return count
 
 
 def _handler(request: Request, handler: Handler, environment: dict[str, str], descriptors: list[int]) -> None:
@@ -243,6 +257,7 @@ def _handler(request: Request, handler: Handler, environment: dict[str, str], de
     alive, _, up, down, bell, log = descriptors
     if not request.namespaces:
         _die_with_keeper(alive)
+    os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     for standard in (1, 2):
         os.dup2(log, standard)
@@ -253,9 +268,12 @@ def _handler(request: Request, handler: Handler, environment: dict[str, str], de
         os.environ.update(environment)
         sandbox.limit(request.processes_max if request.namespaces else None)
         sandbox.no_new_privileges()
+        with nullcontext() if request.namespaces else suppress(OSError):  # a machine that is not known has none
+            sandbox.no_kernel_keys()
         if request.namespaces and request.network:
             sandbox.only_inner_sockets()
         sandbox.let_be_inspected(True)
+        sandbox.go_first()
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the zygote's own
         serve_call(handler, up, down, bell)
         code = 0
@@ -298,8 +316,9 @@ def _try(folder: str, telling: int) -> None:
 
 
 def _try_inside(folder: str, telling: int) -> None:
-    sandbox.cover([folder])
+    sandbox.cover([sandbox.place(Path(folder))])
     sandbox.give_up_rights()
     sandbox.no_new_privileges()
+    sandbox.no_kernel_keys()
     sandbox.only_inner_sockets()
     os.write(telling, msgspec.json.encode(Ended()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import urllib.error
@@ -33,25 +34,49 @@ if TYPE_CHECKING:
 __all__ = ["KeyStore", "Keyring", "NoKeyring", "ServiceKeyring", "StoreKeyring", "endpoint_of", "keyring_of"]
 
 ANSWER_SEC_MAX: Final = 15.0
+POOL_ANSWER_SEC_MAX: Final = 2.0
+"""How long a worker waits for a key: while it does, nothing else of it goes on, not even signs of life."""
+PATIENCE_SEC: Final = 10.0
+"""How long an agent waits for a key service that is being started again."""
+AGAIN_SEC: Final = 0.5
+"""How long one that did not answer is not asked again."""
 LEAVES_MAX: Final = 1_000
 """Keys that one keyring keeps in memory."""
 KEPT_SEC_MAX: Final = 60.0
 """How long it keeps one: so long what was erased may still be opened by who had its key."""
 ANSWER_BYTES_MAX: Final = 65_536
+PASSING: Final = ("unavailable", "too_many", "stale")
+"""Answers that say nothing of the key: the same question may be answered later."""
+_LOGGER: Final = logging.getLogger("sluicegate.keys")
 _START: Final = "start `sluicegate up`, or `sluicegate run keys`"
 
 
 def keyring_of(
-    settings: Settings, signer: Signer | Callable[[], Signer], *, creates: bool = False, request_id: str | None = None
+    settings: Settings,
+    signer: Signer | Callable[[], Signer],
+    *,
+    creates: bool = False,
+    request_id: str | None = None,
+    patience_sec: float = 0.0,
+    answer_sec_max: float = ANSWER_SEC_MAX,
 ) -> Keyring:
     """What one principal opens and seals with, as the settings say: the key service, or nothing is encrypted.
 
     A ``signer`` that is a function is only called for, and its key file only wanted, where something is sealed.
+    The rest is as `ServiceKeyring` has it.
     """
     if settings.sealing == NONE:
         return NoKeyring()
     run_dir, who = Path(settings.run_dir), signer() if callable(signer) else signer
-    return ServiceKeyring(lambda: endpoint_of(run_dir), who, settings.tenant, creates=creates, request_id=request_id)
+    return ServiceKeyring(
+        lambda: endpoint_of(run_dir),
+        who,
+        settings.tenant,
+        creates=creates,
+        request_id=request_id,
+        patience_sec=patience_sec,
+        answer_sec_max=answer_sec_max,
+    )
 
 
 def endpoint_of(run_dir: Path) -> str:
@@ -79,13 +104,19 @@ class ServiceKeyring(LeafKeyring):
         *,
         creates: bool = False,
         request_id: str | None = None,
+        patience_sec: float = 0.0,
+        answer_sec_max: float = ANSWER_SEC_MAX,
     ) -> None:
         """Ask at ``endpoint``, called each time since a restarted service has another port.
 
         With ``creates`` (agents) sealing makes the unit of a new month; people name the request they look at.
+        A service that does not answer is asked again for ``patience_sec``. Without patience one that did not answer
+        just now counts as not answering, so that who asks for many keys is not kept for long.
         """
         self._endpoint, self._signer, self._tenant = endpoint, signer, tenant
         self._creates, self._request_id = creates, request_id
+        self._patience_sec, self._answer_sec_max = patience_sec, answer_sec_max
+        self._silent: tuple[float, str] = (0.0, "")
         self._lock = threading.Lock()
         self._leaves: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         # Loopback never goes through a proxy.
@@ -111,7 +142,7 @@ class ServiceKeyring(LeafKeyring):
             kept = self._leaves.get(key_id)
         if kept is not None and kept[0] > now:
             return kept[1]
-        found = self._ask(key_id, create=create)
+        found = self._patiently(key_id, create=create)
         with self._lock:
             self._leaves.pop(key_id, None)  # so that the oldest stands first
             self._leaves[key_id] = now + KEPT_SEC_MAX, found
@@ -119,7 +150,26 @@ class ServiceKeyring(LeafKeyring):
                 self._leaves.popitem(last=False)
         return found
 
+    def _patiently(self, key_id: str, *, create: bool) -> bytes:
+        until, said = self._silent
+        if not self._patience_sec and time.monotonic() < until:
+            raise Unavailable(said)
+        deadline = time.monotonic() + self._patience_sec
+        while True:
+            try:
+                return self._ask(key_id, create=create)
+            except Unavailable as error:
+                now = time.monotonic()
+                self._silent = now + AGAIN_SEC, str(error)
+                _LOGGER.warning("key %s cannot be had now: %s", key_id, error)
+                if now >= deadline:
+                    raise
+            time.sleep(min(AGAIN_SEC, max(0.0, deadline - time.monotonic())))
+
     def _ask(self, key_id: str, *, create: bool) -> bytes:
+        endpoint = self._endpoint()  # first: a service that began after the question was made does not answer it
+        if not endpoint.startswith("http://127.0.0.1:"):
+            raise Unavailable(f"`{endpoint[:80]}` is no address on this host; {_START}")
         question = KeyQuestion(
             tenant=self._tenant,
             key_id=key_id,
@@ -128,16 +178,13 @@ class ServiceKeyring(LeafKeyring):
             issued_at_ms=time.time_ns() // 1_000_000,
             nonce=new_nonce(),
         )
-        endpoint = self._endpoint()
-        if not endpoint.startswith("http://127.0.0.1:"):
-            raise Unavailable(f"`{endpoint[:80]}` is no address on this host; {_START}")
         request = urllib.request.Request(  # noqa: S310  # scheme and host were checked above
             endpoint + PATH,
             data=asked_by(self._signer, question),
             headers={"Content-Type": "application/json"},
         )
         try:
-            with self._opener.open(request, timeout=ANSWER_SEC_MAX) as answer:
+            with self._opener.open(request, timeout=self._answer_sec_max) as answer:
                 return decoded_key(str(_object(answer.read(ANSWER_BYTES_MAX))["key"]))
         except urllib.error.HTTPError as error:
             raise _error(error) from None
@@ -162,4 +209,4 @@ def _error(error: urllib.error.HTTPError) -> SluicegateError:
         return KeyErased(text)
     if code == "unknown_unit":
         return SealingError(text)
-    return Unavailable(text) if code == "unavailable" else KeyRefused(code, text)
+    return Unavailable(text) if code in PASSING else KeyRefused(code, text)

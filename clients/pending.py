@@ -202,7 +202,7 @@ class AsyncPending:
                 changed.clear()
                 if pending._incomplete():
                     await asyncio.to_thread(pending._complete)
-                answer = ask()
+                answer = await asyncio.to_thread(ask)  # what has ended is opened, and the key service asked for its key
                 if answer is not None:
                     return answer
                 pending._check()

@@ -24,9 +24,12 @@ import asyncio
 import base64
 import hmac
 import logging
+import os
 import re
 import secrets
 import shutil
+import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -188,6 +191,11 @@ class ForwardProxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._over == "unix" and _peer(writer) != os.getpid():
+            # The relay is in this process. Another one of the same user, such as another attempt, is not this attempt.
+            _LOGGER.warning("another process than the worker's own spoke to the forward proxy of an attempt")
+            writer.transport.abort()
+            return
         if len(self._open) >= self._limits.connections_max:
             if self._over == "unix":  # else it may be anyone's
                 self._tell(f"connection: more than {self._limits.connections_max} at once")
@@ -286,6 +294,14 @@ class ForwardProxy:
             await _first_of(coming, going)
         finally:
             going.cancel()
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The id of the process that has connected over a Unix socket."""
+    found: int = struct.unpack(
+        "3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )[0]
+    return found
 
 
 _Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]

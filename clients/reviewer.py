@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 import rfc8785
 
-from sluicegate.clients.desk_fold import DEFAULT_DESK, VERDICTS, DeskFold, Request, VerdictAnswer, text_of
+from sluicegate.clients.desk_fold import DEFAULT_DESK, VERDICTS, DeskFold, Request, VerdictAnswer, opened_text
 from sluicegate.clients.key_client import keyring_of
 from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.codec import Codec
@@ -122,7 +122,8 @@ class Reviewer:
     def view(self, request_id: str, timeout_sec: float = WAIT_SEC) -> str:
         """What a request for a held output keeps masked, as safe text; that you saw it is on record from then on.
 
-        Raises BadInput when there is nothing to see or the desk refuses, Unavailable when it does not answer.
+        Raises BadInput when there is nothing to see or the desk refuses, Unavailable when it or the key service does
+        not answer, KeyErased.
         """
         now_ms = time.time_ns() // 1_000_000
         self.show(request_id)
@@ -141,7 +142,7 @@ class Reviewer:
             raise Unavailable(answer.message or "the desk has not answered")
         if answer.status == "refused":
             raise BadInput(f"the desk refused as `{answer.code}`: {answer.message}")
-        return text_of(raw, self._keys(request_id)) or ""
+        return opened_text(raw, self._keys(request_id))
 
     def deny(self, request_id: str, reason: str, timeout_sec: float = WAIT_SEC) -> VerdictAnswer:
         """Deny; the agent gets the reason. Returns the desk's answer. Raises BadInput without a reason."""

@@ -3,15 +3,9 @@
 `os.unshare` is there from Python 3.12 on only, and mounting is in no Python. Each function changes the process that
 calls it (which must have one thread), raises OSError where the kernel refuses, and is called in this order: in the
 keeper `enter`, `raise_loopback`; in the first process inside `cover`, `give_up_rights`; in the handler's `limit`,
-`no_new_privileges`, `only_inner_sockets`.
+`no_new_privileges`, `no_kernel_keys`, `only_inner_sockets`.
 
-Not covered, with namespaces: files that the worker's user may read or write, but for the hidden ones, and whoever else
-reads them (other attempts, `/dev/shm`, named pipes); a hard link or bind mount of a hidden file elsewhere; Unix sockets
-by path and all of the host's network where the grant has no `network_allowlist`; what is told to a listed host;
-processor, memory and disk; side channels; a hole in the kernel; and a worker run as root, which owns the machine's
-devices and files. Without namespaces, further: the run folder, processes of the same user (the keeper and the worker
-too can be killed, the worker traced), every connection that does not ask the proxy, and children that outlive a worker
-that was killed together with their keeper.
+What none of this keeps a handler from, with namespaces and without, is listed in docs/workers.md.
 
 The flags and the layout of the filter are those of the man pages unshare(2), mount(2), mount_setattr(2), prctl(2),
 capabilities(7) and seccomp(2); which files of /proc are made read-only is what the OCI runtimes do.
@@ -28,7 +22,8 @@ import resource
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,12 +47,14 @@ _NO_ROOT_LOCKED: Final = 0b10_1111
 _CAPABILITY_VERSION: Final = 0x2008_0522
 _KILL: Final = 9
 
-_SYSTEM_CALLS: Final = {  # machine: (audit architecture, socket, socketpair)
-    "x86_64": (0xC000_003E, 41, 53),
-    "aarch64": (0xC000_00B7, 198, 199),
+_SYSTEM_CALLS: Final = {  # machine: (audit architecture, socket, socketpair, the first of three about keys)
+    "x86_64": (0xC000_003E, 41, 53, 248),
+    "aarch64": (0xC000_00B7, 198, 199, 217),
 }
 _IO_URING_SETUP: Final = 425
 _X32: Final = 0x4000_0000
+_LOAD, _EQUAL, _AT_LEAST, _GIVE = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _UNKNOWN = 0x7FFF_0000, 0x0005_0000 | errno.ENOSYS
 
 _PROC_READ_ONLY: Final = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
 
@@ -98,6 +95,12 @@ def adopt_orphans() -> None:
     _prctl(_SUBREAPER, 1)
 
 
+def go_first() -> None:
+    """Be what the kernel ends when the machine's memory is used up, before the worker and its other processes."""
+    with suppress(OSError):  # /proc may have had to be hidden
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def let_be_inspected(allowed: bool) -> None:
     """Whether processes of the same user may trace this one or read its memory; inherited by fork."""
     _prctl(_SET_DUMPABLE, int(allowed))
@@ -127,6 +130,45 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, option
         raise OSError(error.errno, f"{error.strerror} ({target})") from None
 
 
+class Place(msgspec.Struct, frozen=True):
+    """What is to be hidden: a path, and the folder by which it is known again, wherever that is moved to.
+
+    ``folder`` is the path itself if it is a folder, else the one that holds it; ``device`` and ``inode`` are its own.
+    """
+
+    path: str
+    folder: str
+    device: int = 0
+    inode: int = 0
+
+
+def place(path: Path) -> Place:
+    """A path as it is now, before any handler could move something else into its place."""
+    where = path.resolve()
+    folder = where if where.is_dir() else where.parent
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return Place(str(where), str(folder))
+    return Place(str(where), str(folder), found.st_dev, found.st_ino)
+
+
+def _folder(hidden: Place) -> int | None:
+    """Its folder, opened; None if there was and is none. Raises OSError if another stands where it was."""
+    try:
+        folder = os.open(hidden.folder, os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        if hidden.inode == 0:
+            return None
+        raise OSError(
+            errno.ESTALE, f"`{hidden.folder}`, which is to be hidden, was moved; start the worker anew"
+        ) from None
+    found = os.fstat(folder)
+    if hidden.inode != 0 and (found.st_dev, found.st_ino) != (hidden.device, hidden.inode):
+        raise OSError(errno.ESTALE, f"`{hidden.folder}`, which is to be hidden, is another one; start the worker anew")
+    return folder
+
+
 def _blank(path: str) -> None:
     """Put an empty, read-only folder in the place of one, or an empty file in the place of a file."""
     try:
@@ -139,7 +181,7 @@ def _blank(path: str) -> None:
         _mount("/dev/null", path, None, _BIND)
 
 
-def cover(hidden: Iterable[str]) -> None:
+def cover(hidden: Iterable[Place]) -> None:
     """Show the processes of this namespace only, nothing of ``hidden``, and the kernel's settings read-only."""
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
     try:
@@ -159,8 +201,12 @@ def cover(hidden: Iterable[str]) -> None:
     except OSError:
         _blank("/sys")
     where = os.getcwd()  # noqa: PTH109  # the folder itself is still the uncovered one until it is looked up again
-    for path in hidden:
-        _blank(path)
+    # All are looked at before one is covered: a hidden folder may hold the next.
+    for folder, each in [(_folder(each), each) for each in hidden]:
+        if folder is not None:
+            os.fchdir(folder)  # what is mounted on is what was looked at, whoever moves it meanwhile
+            os.close(folder)
+            _blank("." if each.folder == each.path else os.path.basename(each.path))  # noqa: PTH119
     os.chdir("/")
     try:
         os.chdir(where)
@@ -188,19 +234,35 @@ def no_new_privileges() -> None:
 
 def limit(processes_max: int | None) -> None:
     """No core dumps; at most so many processes of this user (counted per user namespace from Linux 5.14 on)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # 0 would still let a program have them that core_pattern pipes to
     if processes_max is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
         most = processes_max if hard == resource.RLIM_INFINITY else min(processes_max, hard)
         resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
+def _keys_filter(machine: str) -> bytes:
+    """A BPF program: everything but `add_key`, `request_key` and `keyctl`, whose numbers follow each other."""
+    architecture, *_, first = _SYSTEM_CALLS[machine]
+    steps = [
+        (_LOAD, 0, 0, 4),
+        (_EQUAL, 0, 5, architecture),
+        (_LOAD, 0, 0, 0),
+        (_AT_LEAST, 3, 0, _X32),
+        (_AT_LEAST, 0, 1, first),
+        (_AT_LEAST, 0, 1, first + 3),
+        (_GIVE, 0, 0, _ALLOW),
+        (_GIVE, 0, 0, _UNKNOWN),
+    ]
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
 def _filter(machine: str) -> bytes:
     """A BPF program: of sockets only those that a network namespace holds back, and pairs of connected ones."""
-    architecture, socket_call, pair_call = _SYSTEM_CALLS[machine]
-    load, equal, at_least, both, give = 0x20, 0x15, 0x35, 0x54, 0x06
+    architecture, socket_call, pair_call, _ = _SYSTEM_CALLS[machine]
+    load, equal, at_least, both, give = _LOAD, _EQUAL, _AT_LEAST, 0x54, _GIVE
     number, arch, first, second = 0, 4, 16, 24
-    allow, refuse, unknown = 0x7FFF_0000, 0x0005_0000 | errno.EAFNOSUPPORT, 0x0005_0000 | errno.ENOSYS
+    allow, refuse, unknown = _ALLOW, 0x0005_0000 | errno.EAFNOSUPPORT, _UNKNOWN
     steps = [
         (load, 0, 0, arch),
         (equal, 0, 16, architecture),  # another architecture's calls have other numbers: none of them
@@ -226,15 +288,28 @@ def _filter(machine: str) -> bytes:
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
+def _install(program: Callable[[str], bytes]) -> None:
+    machine = platform.machine()
+    if machine not in _SYSTEM_CALLS:
+        raise OSError(errno.ENOSYS, f"no filter of system calls for `{machine}`")
+    words = ctypes.create_string_buffer(program(machine))
+    count = (len(words) - 1) // 8
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", count, ctypes.addressof(words)))
+    _prctl(_SECCOMP, 2, ctypes.c_void_p(ctypes.addressof(header)))
+
+
+def no_kernel_keys() -> None:
+    """Refuse the kernel's keyrings: those of the worker's session are inherited, and no namespace hides them.
+
+    Asking for a key can also make the kernel start a program outside that looks a name up (`dns_resolver`). Raises
+    OSError on a machine whose system calls are not known here.
+    """
+    _install(_keys_filter)
+
+
 def only_inner_sockets() -> None:
     """Refuse sockets that a network namespace does not hold back: Unix sockets by path, vsock and all the rare ones.
 
     Pairs of connected Unix sockets still work. Raises OSError on a machine whose system calls are not known here.
     """
-    machine = platform.machine()
-    if machine not in _SYSTEM_CALLS:
-        raise OSError(errno.ENOSYS, f"no filter of system calls for `{machine}`")
-    program = ctypes.create_string_buffer(_filter(machine))
-    count = (len(program) - 1) // 8
-    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", count, ctypes.addressof(program)))
-    _prctl(_SECCOMP, 2, ctypes.c_void_p(ctypes.addressof(header)))
+    _install(_filter)

@@ -39,7 +39,7 @@ from sluicegate.clients.grants import Grants, signature_fault
 from sluicegate.clients.handlers import Credentials, Handlers
 from sluicegate.clients.intake import Waiting
 from sluicegate.clients.judging import Judgement, Lapse, Refuse, Start, Wait, WorkerControl, judge_grant
-from sluicegate.clients.key_client import keyring_of
+from sluicegate.clients.key_client import POOL_ANSWER_SEC_MAX, keyring_of
 from sluicegate.clients.sandbox import Isolation
 from sluicegate.clients.stopping import Answer
 from sluicegate.clients.worker_control import believed_gates, own_control
@@ -121,7 +121,7 @@ class Worker:
             self.handles(glob)(handler)
         self._codec = Codec(registry_for(settings.registry_url))
         self._gates: Mapping[str, Verifier] = {}
-        self._keys = keyring_of(settings, lambda: pool_signer(settings, pool))
+        self._keys = keyring_of(settings, lambda: pool_signer(settings, pool), answer_sec_max=POOL_ANSWER_SEC_MAX)
         self._events = WorkerEvents(self._codec, self.worker_id, self._keys)
         self._running: dict[str, Attempt] = {}
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
@@ -333,6 +333,11 @@ class Worker:
         )
         if isinstance(judgement, Start) and found.record.key != grant.job_id.encode():
             return Refuse("grant_misrouted", f"the grant's key is not its job id `{grant.job_id}`")
+        if isinstance(judgement, Start) and found.misplaced:
+            where = f"partition {found.record.partition} is not that of job `{grant.job_id}`"
+            return Refuse(
+                "grant_misrouted", f"{where}: another worker of the pool may have run it; one grant, one place"
+            )
         number = self._handlers.find(grant.topic)
         if isinstance(judgement, Start) and number is None:
             return Refuse(
@@ -384,12 +389,18 @@ class Worker:
     def _report(self, transactor: Transactor) -> None:
         """Write what has ended, and a sign of life of what runs. Nothing is lost when the transaction aborts."""
         now = time.monotonic()
-        while not self._finished.empty():
+        for _ in range(self._finished.qsize()):
             done = self._finished.get()
-            attempt = self._running.pop(done.grant.grant_id)
+            attempt = self._running[done.grant.grant_id]
             self._tell_breaches(attempt)
+            try:
+                outs = self._events.output(done, attempt.headers, attempt.broken)
+            except Unavailable:  # it goes on giving signs of life until its output can be sealed
+                self._finished.put(done)
+                continue
+            del self._running[done.grant.grant_id]
             self._answer(attempt, attempt.stops.ended(stopped=done.stopped))
-            self._outbox.extend(self._events.output(done, attempt.headers, attempt.broken))
+            self._outbox.extend(outs)
         for attempt in self._running.values():
             self._tell_breaches(attempt)
             self._answer(attempt, attempt.stops.overdue(now))
@@ -428,7 +439,7 @@ class Worker:
                     "worker %s ends %d jobs that still run; output review will ask", self.worker_id, len(self._running)
                 )
                 return
-            if self._running and self._finished.empty():
+            if self._running:
                 threading.Event().wait(POLL_SEC)
 
     def _drain_quietly(self, transactor: Transactor, source: ControlSource[WorkerControl]) -> None:

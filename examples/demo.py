@@ -28,6 +28,7 @@ from sluicegate.policies.compile import compile_bundle
 from sluicegate.policies.difference import difference
 from sluicegate.policies.load import parse_bundle, read_folder
 from sluicegate.processors.impact_replay import NEEDED, impact_of_log
+from sluicegate.processors.run import step_keyring
 from sluicegate.schemas.errors import SluicegateError
 from sluicegate.streams.settings import Settings
 
@@ -135,7 +136,7 @@ def _impact(stage: Stage) -> None:
     for line in difference(active, candidate):
         print(f"  {line}")
     log = read_log(stage.settings, only=NEEDED)
-    report = impact_of_log(log.records, stage.codec, compile_bundle(candidate))
+    report = impact_of_log(log.records, stage.codec, compile_bundle(candidate), keys=step_keyring(stage.settings))
     say_report(Output(as_json=False), report, recorded=False)
     if not any(change.job_id == "delete-bucket" for change in report.widened):
         stage.miss("the impact report did not name the deletion that people had denied and the new rule lets through")

@@ -34,6 +34,8 @@ AUTONOMY: Final = "autonomy"
 MODE_LAYER: Final = "mode"
 ACTIONS_LAYER: Final = "actions"
 PAYLOAD_SCHEMA: Final = "payload-schema"
+SCHEMA_SAID: Final = "the payload is not as actions.yaml wants it: "
+"""What a denial by it says before the fault."""
 """The rule by which a payload that does not fit its action's schema is denied."""
 DEFAULT_CLASS: Final = "default"
 OBSERVE: Final = "observe"
@@ -353,7 +355,7 @@ _OBSERVED: Final = _own_rule(MODE_LAYER, OBSERVE, "ALLOW", "policy is only obser
 
 def _denied(fault: str) -> Judgement:
     """A payload that is not what the platform team says it must be."""
-    reason = f"the payload is not as actions.yaml wants it: {fault}"
+    reason = f"{SCHEMA_SAID}{fault}"
     ref = _own_rule(ACTIONS_LAYER, PAYLOAD_SCHEMA, "DENY", reason)
     return Judgement(decision="DENY", rules=(ref,), constraints={}, missing=(), errors=(), reason=reason)
 

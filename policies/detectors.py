@@ -17,9 +17,10 @@ import msgspec
 import re2
 import yaml
 
-from sluicegate.policies.decodings import entry_around
+from sluicegate.policies.decodings import ENTRY, entry_around, odd_characters
 from sluicegate.policies.faults import suggest
-from sluicegate.policies.validators import VALIDATORS, Span, Validator
+from sluicegate.policies.secrecy import Span
+from sluicegate.policies.validators import VALIDATORS, Validator
 from sluicegate.schemas.errors import BadInput
 
 CLASSES: Final = (
@@ -37,6 +38,10 @@ CLASSES: Final = (
 )
 """The classes of the detectors that come with Sluicegate; a user's own detector may name a new one."""
 
+STRETCH_BYTES: Final = 512
+"""How much of a document a pattern of a user is asked about at a time."""
+READ_ON_BYTES_MAX: Final = 2048
+"""How far a pattern may read on beyond what counts."""
 PATTERN_CHARS_MAX: Final = 1000
 PROGRAM_SIZE_MAX: Final = 5000
 """The size of a compiled pattern, in RE2's instructions."""
@@ -93,11 +98,12 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class _Compiled:
-    __slots__ = ("excluded", "foreign", "group", "id", "klass", "pattern", "validator")
+    __slots__ = ("excluded", "foreign", "group", "id", "klass", "pattern", "source", "validator")
 
     def __init__(self, spec: DetectorSpec, foreign: bool = False) -> None:
         self.id = spec.id
         self.klass = spec.klass
+        self.source = spec.pattern
         self.pattern: Any = _compiled(spec.pattern)
         self.group = 1 if self.pattern.groups else 0
         self.validator: Validator | None = VALIDATORS[spec.validator] if spec.validator else None
@@ -122,6 +128,7 @@ class Detectors:
     ) -> None:
         self.specs = tuple(specs)
         self.recognisers = tuple(recognisers)
+        odd_characters()  # what a scan needs is ready before the first one
         self._all = [_Compiled(spec) for spec in specs]
         self._all += [
             _Compiled(DetectorSpec(id=f"foreign_tenant_{place}", klass="foreign_tenant", pattern=pattern), foreign=True)
@@ -132,7 +139,7 @@ class Detectors:
         ours = frozenset(spec.id for spec in builtin_specs())
         gated = [at for at in always if self._all[at].id in ours]
         self._gates: list[tuple[Any, list[int]]] = [
-            (self._all[at].pattern, [at]) for at in always if self._all[at].id not in ours
+            (_union([self._all[at].source]), [at]) for at in always if self._all[at].id not in ours
         ]
         if gated:
             self._gates.append((_union(specs[at].pattern for at in gated), gated))
@@ -190,15 +197,29 @@ class Detectors:
                 start, end = entry_around(data, at)
             asked.setdefault((start, end), set()).update(self._asked_by[word])
         for gate, places in self._gates:
-            at = 0
-            while (met := gate.search(data, at)) is not None:
-                span = entry_around(data, met.start())
+            for span in _entries_with(gate, data):
                 asked.setdefault(span, set()).update(places)
-                # Where a pattern reaches over entries it is asked in the first; those after it are searched next.
-                at = span[1] + 1
-                if at > len(data):
-                    break
         return asked
+
+
+def _entries_with(gate: Any, data: bytes) -> Iterator[Span]:
+    """The entries in which a pattern occurs.
+
+    Searched a stretch of entries at a time: a pattern of a user that reaches over all that follows would otherwise read
+    the rest of the document once for each entry.
+    """
+    at = 0
+    while at < len(data):
+        stop = data.find(ENTRY, at + STRETCH_BYTES)
+        stop = len(data) if stop < 0 else stop
+        met = gate.search(data, at, stop)
+        if met is None:
+            at = stop + 1
+            continue
+        # Where it reaches over entries it is asked in the first; those after it are searched next.
+        span = entry_around(data, met.start())
+        yield span
+        at = span[1] + 1
 
 
 def _hits(one: _Compiled, entry: bytes, offset: int, tenant: bytes | None) -> Iterator[Hit | int]:
@@ -215,6 +236,11 @@ def _hits(one: _Compiled, entry: bytes, offset: int, tenant: bytes | None) -> It
         else:
             yield Hit(one.id, one.klass, offset + accepted[0], offset + accepted[1])
             at = max(whole[0] + 1, accepted[1])
+            if whole[1] - at > READ_ON_BYTES_MAX:
+                # It read far beyond what counts, and would again. What else stands there is met when what is redacted
+                # is looked through again.
+                yield whole[1] - at
+                at = whole[1]
 
 
 def _folded(text: str) -> bytes:

@@ -3,7 +3,8 @@
 Only recognisers that need no language model are asked (`presidio_analyzer.predefined_recognizers`, by their patterns,
 checksums and, for phones, `phonenumbers`), so the same text gives the same findings. Its recognisers of e-mail and URLs
 are left out: they fetch a list of domains over the network (`tldextract`). Slower than our own detectors by a factor of
-a hundred: for what those lack, not in their place.
+a hundred: for what those lack, not in their place. No key of `output-policy.yaml` names it: it is given in Python, as
+`OutputPolicy(document, recognisers=[PresidioRecogniser()])`.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class PresidioRecogniser:
             module: Any = import_module("presidio_analyzer.predefined_recognizers")
         except ImportError as problem:
             raise BadInput(
-                "presidio is not installed; install it with `pip install 'sluicegate[presidio]'`, or remove it from "
-                "output-policy.yaml"
+                "presidio is not installed; in the clone, install the extra `sluicegate[presidio]`: "
+                "`.venv/bin/pip install -e '.[presidio]'`"
             ) from problem
         self._asked = [(entity, getattr(module, _RECOGNISERS[entity])()) for entity in entities]
         self._score_min = score_min

@@ -65,10 +65,9 @@ class _Held(Exception):
 
 
 class _Field(msgspec.Struct):
-    """What is done with one field, and why. ``in_key``: its key is what nobody may see."""
+    """What is done with one field, and why."""
 
     removed: bool = False
-    in_key: bool = False
     reasons: dict[str, None] = {}
     held: dict[str, None] = {}
 
@@ -115,6 +114,8 @@ class _Reviewing:
         self.policy = policy
         self.fields: dict[Place, _Field] = {}
         self.classes: set[str] = set()
+        self.telling_keys: set[Place] = set()
+        """Keys in which something was found, whatever a rule does with it: details are kept for ever, in the clear."""
 
     def review(self) -> Review:
         """What is said of the output. Raises _Held."""
@@ -186,6 +187,8 @@ class _Reviewing:
             if self.tenant is not None and self.policy.owners.get(finding.detector) == self.tenant:
                 continue
             self.classes.add(finding.klass)
+            if finding.in_key:
+                self.telling_keys.add(finding.path)
             if self.rule.action(finding.klass) != "allow":
                 acting.setdefault(finding.path, []).append(finding)
         return acting
@@ -210,7 +213,6 @@ class _Reviewing:
             reason = self.policy.reason(finding.klass)
             (field.held if action == "quarantine" else field.reasons)[reason] = None
             field.removed |= finding.in_key or action == "remove"
-            field.in_key |= finding.in_key
             if finding.in_key:
                 continue
             if finding.start is None or finding.end is None:
@@ -263,7 +265,7 @@ class _Reviewing:
         )
         decision: SafetyWord = "QUARANTINE" if held else "REDACT" if details else "ALLOW"
         said = tuple(held) or details
-        reasons = "; ".join(dict.fromkeys(detail.reason for detail in said))
+        reasons = "; ".join(dict.fromkeys(each for detail in said for each in detail.reason.split("; ")))
         return Review(
             decision=decision,
             rule=self.rule.id,
@@ -284,8 +286,7 @@ class _Reviewing:
         """The text of a place, without the keys that nobody may see."""
         steps = list(place)
         for length in range(1, len(place) + 1):
-            field = self.fields.get(place[:length])
-            if field is not None and field.in_key:
+            if place[:length] in self.telling_keys:
                 steps[length - 1] = REDACTED
         return place_text(steps)
 

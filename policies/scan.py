@@ -50,6 +50,10 @@ NUMBER_MIN: Final = 1_000_000
 """Numbers nearer to zero hold nothing of any class."""
 NUMBER_BITS_MAX: Final = 4096
 FLOAT_EXACT_MAX: Final = 2.0**63
+_NAMING: Final = ("name", "key", "Name", "Key", "field", "header", "label")
+_SAYING_NOTHING: Final = ("value", "Value", "number", "raw")
+SAID_CHARS_MAX: Final = 100
+"""How long a text may be that is taken for the name of what stands beside it."""
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -153,12 +157,16 @@ class _Entries:
             for place, each in enumerate(value):
                 self._take(each, inner, place, key, depth + 1)
         elif self.clean:
+            pair = _read_with(value, key)
             for name, each in value.items():
-                self._take(each, inner, name, name, depth + 1)
+                self._take(each, inner, name, pair[1] if pair is not None and name == pair[0] else name, depth + 1)
         else:
             # As the branch above, without a call for each text: most of a document is this.
+            pair = _read_with(value, key)
             for name, each in value.items():
-                if isinstance(each, str):
+                if pair is not None and name == pair[0]:
+                    self._take(each, inner, name, pair[1], depth + 1)
+                elif isinstance(each, str):
                     self.keyed += 1
                     self.texts.append(f"{name}\1{each}")
                     self.owners.append((inner, name, True, True))
@@ -203,6 +211,24 @@ class _Entries:
                 yield place, Finding(full, False, hit.detector, hit.klass, begins, max(ends, begins + 1))
             else:
                 yield place, Finding(full, False, hit.detector, hit.klass, None, None)
+
+
+def _read_with(value: dict[str, Any], key: str | None) -> tuple[str, str] | None:
+    """The key that does not say what its value is, and what does: `{"name": "DB_PASSWORD", "value": ...}`.
+
+    `value` is read beside the name that stands beside it, `number` and the like beside the key above.
+    """
+    said = key
+    for naming in _NAMING:
+        if naming in value and isinstance(value[naming], str):
+            said = value[naming]
+            break
+    if said is None or not 0 < len(said) <= SAID_CHARS_MAX:
+        return None
+    for naming in _SAYING_NOTHING:
+        if naming in value:
+            return naming, said if said is not key else f"{key} {naming}"
+    return None
 
 
 def _number(value: Any) -> str:

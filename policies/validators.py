@@ -6,51 +6,61 @@ be shorter, or None. Each is pure and looks at no more than the match and `AROUN
 
 from __future__ import annotations
 
-import binascii
 import ipaddress
-import json
-import math
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Callable
 from typing import Final
 
 import re2
 
-Span = tuple[int, int]
+from sluicegate.policies.secrecy import (
+    Span,
+    basic,
+    discord,
+    has_digit_and_letter,
+    jwt,
+    mixed,
+    no_placeholder,
+    no_word,
+    password,
+    password_in_text,
+    secret,
+    secret_by_key,
+)
+
 Validator = Callable[[bytes, int, int], Span | None]
 
 AROUND_BYTES: Final = 48
+ADDRESS_BYTES_MAX: Final = 320
+"""How long an address of e-mail may be (RFC 5321, 4.5.3.1)."""
 
 _DIGITS: Final = frozenset(b"0123456789")
 _WORD: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
+_ALPHANUMERIC: Final = _WORD - frozenset(b"_")
 _CARD_WORD: Final = re.compile(rb"(?i)card|visa|amex|master|credit|debit|\bpan\b|\bcc\b")
+_CARD_JOINED: Final = re.compile(
+    rb"(?i)(?:(?:^|[^a-z0-9])(?:[a-z]+_)*(?:card|visa|amex|master|mastercard|discover|credit|debit|pan|cc)"
+    rb"(?:_?(?:no|nr|num|number))?_?|%b)$"
+)
+"""A word that may be joined to a card's number: `card_4111...`, `PAN4111...`, and the begin of a magnetic track."""
 _CARD_GROUPS: Final = frozenset({(4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (4, 4, 4, 1), (4, 3, 3, 3)})
 _VERSION_BEFORE: Final = re2.compile(
     rb"(?i)(?:\b(?:v|ver|version|release|rel|build|firmware|assembly|driver|sdk|revision|upgrade[ds]?|bump(?:ed)?)"
-    rb"[\s_.:='\"\x01-]*(?:(?:to|from|is|of)\s+)?|[=~><!]=\s?|version[^.]{0,12})$"
+    rb"[\s_.:='\"\x01-]*(?:(?:to|from|is|of)\s+)?|[=~><!]=\s?|version[^.]{0,12}|"
+    rb"\b(?:sections?|clauses?|chapters?|appendix|annex|paragraphs?|figures?)\s+|\x{a7}\s?)$"
 )
 _PRODUCT_BEFORE: Final = re2.compile(
     rb"(?i)(?:chrom(?:e|ium)|crios|edga?|edgios|safari|firefox|opera|opr|version|electron|brave|vivaldi|yabrowser|"
     rb"browser|webkit|cef|trident|curl|mobile)/$"
 )
-_UUID: Final = re.compile(rb"(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_HEX: Final = re.compile(rb"(?i)[0-9a-f]+")
-_NUMBER: Final = re.compile(rb"[-+]?[0-9][0-9.,:_-]*")
-_WORDS: Final = re.compile(rb"[A-Za-z]+(?:[-_./: ][A-Za-z]+)*[.,;:!?]?")
-_TIME: Final = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ].*)?")
+_NAMED: Final = re.compile(rb"(?:^|[^A-Za-z_:])(?:[A-Za-z_]*[G-Zg-z_][A-Za-z_]*|[A-Za-z_]{5,}):$")
+"""A name, which no group of an address can be, before an address: `addr:fe80::1`."""
 _DATE_LIKE: Final = re.compile(rb"(?:19|20)[0-9]{2}[-./ ]?(?:0[1-9]|1[0-2])[-./ ]?(?:0[1-9]|[12][0-9]|3[01])\b.*")
-_PLACEHOLDER: Final = re.compile(
-    rb"(?i)[$%][{(].*|(?-i:\$[A-Z_][A-Z0-9_]*|%[A-Z_]+%)|\{\{.*|<[^>]*>?|\[[^\]]*\]?|(.)\1*|[x*.#_-]+|.*\*{3,}.*|.*(?:redacted|placeholder|example|"
-    rb"change[-_]?me|your[-_ ]|dummy).*|process\.env.*|os\.environ.*|secrets\..*|vault:.*|arn:.*|https?://[^@]*|"
-    rb"[a-z_.]+\(.*"
-)
-_NO_SECRET: Final = frozenset(
-    b"none null nil true false required optional changed expired hidden masked invalid missing unknown empty unset "
-    b"reset disabled enabled string password passwd secret token bearer basic digest default active inactive revoked "
-    b"rotated valid incorrect wrong forgotten protected encrypted sealed private public admin internal yes no and is "
-    b"was has will must for the with not are".split()
-)
+_UNSPACED: Final = "\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f"
+"""Letters of scripts that put no space between words: ideographs, kana, hangul."""
+_UNSPACED_BEFORE: Final = re.compile(rf".*[{_UNSPACED}](?=[!-~][^{_UNSPACED}]*\Z)", re.DOTALL)
+_UNSPACED_AFTER: Final = re.compile(rf"\.[A-Za-z]{{2,24}}(?=[{_UNSPACED}])")
 _FILES: Final = frozenset(
     b"png jpg jpeg gif svg webp ico bmp pdf js mjs ts css scss html md txt json yaml yml xml csv zip gz tar py go rs "
     b"java rb php sh service socket timer target mount conf cfg ini log lock toml sql".split()
@@ -88,13 +98,13 @@ def card(text: bytes, start: int, end: int) -> Span | None:
 
     Lengths that are rare among cards and common among other numbers (13 and 19) need a word such as `card` before.
     """
-    if start and (text[start - 1] in _WORD or _continues(text[start - 2 : start])):
-        return None
     before = text[max(0, start - AROUND_BYTES) : start]
+    if start and ((text[start - 1] in _WORD and not _CARD_JOINED.search(before)) or _continues(before[-2:])):
+        return None
     for stop in range(min(end, start + 23), start + 12, -1):
-        if text[stop - 1] not in _DIGITS or (stop < len(text) and text[stop] in _WORD):
+        if text[stop - 1] not in _DIGITS or (stop < len(text) and text[stop] in _ALPHANUMERIC):
             continue
-        groups = re.split(rb"[ .-]", text[start:stop])
+        groups = re.split(rb"[ .+-]", text[start:stop])
         digits = b"".join(groups)
         if not _issued(digits.decode()) or not luhn(digits):
             continue
@@ -111,8 +121,8 @@ def card(text: bytes, start: int, end: int) -> Span | None:
 
 
 def _continues(two: bytes) -> bool:
-    """Whether a number goes on over a point or a dash: `3.4111...`, `12-4111...`."""
-    return len(two) == 2 and two[1] in b".-" and two[0] in _DIGITS
+    """Whether a number goes on over a point, a dash or a slash: `3.4111...`, `12-4111...`, `12/536...`."""
+    return len(two) == 2 and two[1] in b".-/" and two[0] in _DIGITS
 
 
 def _issued(digits: str) -> bool:
@@ -150,7 +160,8 @@ def luhn(digits: bytes) -> bool:
 
 def iban(text: bytes, start: int, end: int) -> Span | None:
     """An account number of ISO 13616: the country's length and its check digits (ISO 7064, mod 97-10)."""
-    if start and (text[start - 1] in _WORD or text[start - 1] in b"-/+"):
+    named = text[max(0, start - 4) : start].lower() == b"iban"
+    if start and not named and (text[start - 1] in _ALPHANUMERIC or text[start - 1] in b"-/+"):
         return None
     length = _IBAN_CHARS.get(text[start : start + 2].decode("ascii", "replace").upper())
     if length is None:
@@ -160,12 +171,12 @@ def iban(text: bytes, start: int, end: int) -> Span | None:
         letter = text[stop]
         if letter in _WORD and letter != 0x5F:
             taken.append(letter)
-        elif letter not in b" -" or stop + 1 >= len(text) or text[stop + 1] in b" -":
+        elif letter not in b" +-" or stop + 1 >= len(text) or text[stop + 1] in b" +-":
             break
         stop += 1
-    if len(taken) != length or (stop < len(text) and text[stop] in _WORD):
+    if len(taken) != length or (stop < len(text) and text[stop] in _ALPHANUMERIC):
         return None
-    groups = re.split(rb"[ -]", text[start:stop])
+    groups = re.split(rb"[ +-]", text[start:stop])
     if len(groups) > 1 and (any(len(each) != 4 for each in groups[:-1]) or len(groups[-1]) > 4):
         return None
     turned = (taken[4:] + taken[:4]).decode().upper()
@@ -174,24 +185,41 @@ def iban(text: bytes, start: int, end: int) -> Span | None:
 
 def ssn(text: bytes, start: int, end: int) -> Span | None:
     """A US social security number: areas 000, 666 and 9xx, group 00 and serial 0000 were never given out."""
-    digits = bytes(each for each in text[start:end] if each in _DIGITS)
+    return (start, end) if _given_out(text[start:end]) and _stands_alone(text, start, end) else None
+
+
+def ssn_by_word(text: bytes, start: int, end: int) -> Span | None:
+    """As `ssn`, right after a word such as `ssn`, which may be joined to it."""
+    return (start, end) if _given_out(text[start:end]) and not _goes_on(text, end) else None
+
+
+def _given_out(found: bytes) -> bool:
+    digits = bytes(each for each in found if each in _DIGITS)
     if len(digits) != 9 or digits[:3] in {b"000", b"666"} or digits[:1] == b"9":
-        return None
-    if digits[3:5] == b"00" or digits[5:] == b"0000" or len(set(digits)) == 1:
-        return None
-    return (start, end) if _stands_alone(text, start, end) else None
+        return False
+    return digits[3:5] != b"00" and digits[5:] != b"0000" and len(set(digits)) > 1
 
 
 def _stands_alone(text: bytes, start: int, end: int) -> bool:
     """Whether no number, word or path goes on to the left or the right of a match."""
-    if start and (text[start - 1] in _WORD or text[start - 1] in b"-/+" or _continues(text[start - 2 : start])):
+    before = text[max(0, start - 2) : start]
+    if before and (before[-1] in _ALPHANUMERIC or before[-1] in b"-+" or _continues(before)):
         return False
+    return not _goes_on(text, end)
+
+
+def _goes_on(text: bytes, end: int) -> bool:
+    """Whether a word or a further group is joined to the end of a number."""
     after = text[end : end + 2]
-    return not after or not (after[0] in _WORD or (after[0] in b"-/." and after[1:].isdigit()))
+    return bool(after) and (after[0] in _ALPHANUMERIC or (after[0] in b"-/." and after[1:].isdigit()))
 
 
 def email(text: bytes, start: int, end: int) -> Span | None:
     """An address of a person: not a file (`logo@2x.png`), not a clone address (`git@github.com:owner/name`)."""
+    narrowed = _narrowed(text, start, end)
+    if narrowed is None:
+        return None
+    start, end = narrowed
     local, _, domain = text[start:end].rpartition(b"@")
     if start and (text[start - 1] in _WORD or text[start - 1] in b".%+'-"):
         return None
@@ -200,9 +228,38 @@ def email(text: bytes, start: int, end: int) -> Span | None:
     return start, end
 
 
+def _narrowed(text: bytes, start: int, end: int) -> Span | None:
+    """An address without what cannot be of one: typographic signs, words of a script that has no spaces.
+
+    The pattern takes every character beyond ASCII for a letter, which it can tell fast.
+    """
+    if text[start:end].isascii():
+        return start, end
+    at = text.rfind(b"@", start, end)
+    local = text[max(start, at - ADDRESS_BYTES_MAX) : at].decode("utf-8", "replace")
+    first = max((place + 1 for place, letter in enumerate(local) if not _is_letter(letter)), default=0)
+    joined = _UNSPACED_BEFORE.match(local, first)
+    first = first if joined is None else joined.end()
+    if first:
+        start = at - len(local[first:].encode())
+    domain = text[at + 1 : min(end, at + ADDRESS_BYTES_MAX)].decode("utf-8", "replace")
+    stop = next((place for place, letter in enumerate(domain) if not _is_letter(letter)), len(domain))
+    joined = _UNSPACED_AFTER.search(domain, 0, stop)
+    domain = domain[: stop if joined is None else joined.end()].rstrip(".-")
+    if start >= at or len(domain.rpartition(".")[2]) < 2 or "." not in domain:
+        return None
+    return start, at + 1 + len(domain.encode())
+
+
+def _is_letter(sign: str) -> bool:
+    """Whether a sign beyond ASCII can stand in an address (RFC 6531); of ASCII the pattern knows."""
+    return sign.isascii() or unicodedata.category(sign)[0] in "LMN"
+
+
 def phone(text: bytes, start: int, end: int) -> Span | None:
     """A telephone number that shows itself: `+` with a calling code of ITU-T E.164, or the groups of North America."""
-    if start and (text[start - 1] in _WORD or text[start - 1] in b"-/.+=" or _continues(text[start - 2 : start])):
+    before = text[max(0, start - 2) : start]
+    if before and (before[-1] in _WORD or before[-1] in b"-.+" or _continues(before)):
         return None
     if text[start] != 0x2B:
         digits = "".join(map(chr, (each for each in text[start:end] if each in _DIGITS)))
@@ -222,8 +279,8 @@ def phone(text: bytes, start: int, end: int) -> Span | None:
 
 
 def _ends_here(text: bytes, end: int) -> bool:
-    """Whether no word and no further group is joined to the end of a number."""
-    return end >= len(text) or not (text[end] in _WORD or (text[end] in b"-/.," and text[end + 1 : end + 2].isdigit()))
+    """Whether no word and no further group is joined to the end of a number; after a comma is another column."""
+    return end >= len(text) or not (text[end] in _WORD or (text[end] in b"-/." and text[end + 1 : end + 2].isdigit()))
 
 
 def _north_american(digits: str) -> bool:
@@ -260,7 +317,8 @@ def ip4(text: bytes, start: int, end: int) -> Span | None:
 
 def ip6(text: bytes, start: int, end: int) -> Span | None:
     """An IPv6 address (`ipaddress`), not a name such as `std::dec`, a fingerprint or the loopback."""
-    if start and (text[start - 1] in _WORD or text[start - 1] in b":."):
+    joined = start > 0 and (text[start - 1] in _WORD or text[start - 1] in b":.")
+    if joined and not _NAMED.search(text[max(0, start - AROUND_BYTES) : start]):
         return None
     if end < len(text) and (text[end] in _WORD or text[end] == 0x3A):
         return None
@@ -271,105 +329,10 @@ def ip6(text: bytes, start: int, end: int) -> Span | None:
     if address.is_unspecified or address.is_loopback:
         return None
     groups = [each for each in text[start:end].split(b":") if each]
+    if len(groups) == 8 and all(len(each) == 2 for each in groups):
+        return None  # the octets of an EUI-64, or of what else is written so
     named = not any(each in _DIGITS for each in text[start:end])
     return None if len(groups) < 2 or (named and len(groups) < 4) else (start, end)
-
-
-def jwt(text: bytes, start: int, end: int) -> Span | None:
-    """A JSON Web Token (RFC 7519): its first part is the JSON of a header that names an algorithm or a type."""
-    try:
-        header = json.loads(unpadded(text[start:end].partition(b".")[0]))
-    except (ValueError, RecursionError):
-        return None
-    return (start, end) if isinstance(header, dict) and ("alg" in header or "typ" in header) else None
-
-
-def unpadded(run: bytes) -> bytes:
-    """The bytes of base64 in either alphabet, with or without padding. Raises ValueError."""
-    run = run.rstrip(b"=").translate(_STANDARD)
-    return binascii.a2b_base64(run + b"=" * (-len(run) % 4))
-
-
-_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
-
-
-def basic(text: bytes, start: int, end: int) -> Span | None:
-    """Credentials of HTTP Basic (RFC 7617): base64 of `user:password`."""
-    try:
-        plain = unpadded(text[start:end])
-    except ValueError:
-        return None
-    return (start, end) if b":" in plain and plain.isascii() and plain.decode().isprintable() else None
-
-
-def password(text: bytes, start: int, end: int) -> Span | None:
-    """What a connection string or a key named `password` holds, unless it is a place for one or a word of prose."""
-    value = text[start:end]
-    inner = value.rpartition(b":")[2]
-    if not inner or _PLACEHOLDER.fullmatch(inner) or inner.lower().strip(b".,;:!?") in _NO_SECRET:
-        return None
-    return start, end
-
-
-def secret(text: bytes, start: int, end: int) -> Span | None:
-    """A value that looks drawn at random: no word, number, date, UUID or hash, at least 3 bits a character."""
-    value = text[start:end]
-    if password(text, start, end) is None or len(value) < 8 or _UUID.fullmatch(value):
-        return None
-    if _NUMBER.fullmatch(value) or _WORDS.fullmatch(value) or _TIME.fullmatch(value):
-        return None
-    if _HEX.fullmatch(value) and len(value) < 32:
-        return None
-    kinds = _kinds(value) + (not value.isalnum())
-    return (start, end) if kinds >= 2 and entropy_bits(value) >= 2.75 else None
-
-
-def secret_by_key(text: bytes, start: int, end: int) -> Span | None:
-    """As `secret`, for a key that means nothing but a secret: a UUID counts too, a lone word does not."""
-    return (start, end) if _UUID.fullmatch(text[start:end]) else secret(text, start, end)
-
-
-def mixed(text: bytes, start: int, end: int) -> Span | None:
-    """A token after its provider's prefix: random enough, and no placeholder such as `xxxx`."""
-    value = text[start:end]
-    return (start, end) if entropy_bits(value) >= 3.0 and not _PLACEHOLDER.fullmatch(value[8:]) else None
-
-
-def discord(text: bytes, start: int, end: int) -> Span | None:
-    """A token of Discord: three parts, the first and the last mixed from capitals, small letters and digits."""
-    first, _, last = text[start:end].split(b".")
-    return (start, end) if _kinds(first) >= 2 and _kinds(last) >= 2 and _kinds(first + last) == 3 else None
-
-
-def _kinds(value: bytes) -> int:
-    """How many there are of small letters, capitals and digits: one kind each."""
-    return sum(bool(re.search(each, value)) for each in (rb"[a-z]", rb"[A-Z]", rb"[0-9]"))
-
-
-def no_word(text: bytes, start: int, end: int) -> Span | None:
-    """A token that could be a word in capitals, were there no digit or small letter in it."""
-    value = text[start:end]
-    return None if value.isalpha() and value.isupper() else (start, end)
-
-
-def no_placeholder(text: bytes, start: int, end: int) -> Span | None:
-    """A `user:password` that is no place for one, such as `${USER}:${PASSWORD}` or `user:<password>`."""
-    inner = text[start:end].rpartition(b":")[2]
-    return (start, end) if inner and not _PLACEHOLDER.fullmatch(inner) else None
-
-
-def has_digit_and_letter(text: bytes, start: int, end: int) -> Span | None:
-    """A token without a prefix, named by the word before it: it has digits, letters and randomness."""
-    value = text[start:end]
-    if _UUID.fullmatch(value) or value.isdigit() or value.isalpha():
-        return None
-    return (start, end) if entropy_bits(value) >= 3.0 else None
-
-
-def entropy_bits(value: bytes) -> float:
-    """Shannon's entropy of the bytes, in bits a byte."""
-    size = len(value)
-    return -sum(count / size * math.log2(count / size) for count in Counter(value).values()) if size else 0.0
 
 
 VALIDATORS: Final[dict[str, Validator]] = {
@@ -378,6 +341,7 @@ VALIDATORS: Final[dict[str, Validator]] = {
         card,
         iban,
         ssn,
+        ssn_by_word,
         email,
         phone,
         phone_by_word,
@@ -386,6 +350,7 @@ VALIDATORS: Final[dict[str, Validator]] = {
         jwt,
         basic,
         password,
+        password_in_text,
         secret,
         secret_by_key,
         mixed,

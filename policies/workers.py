@@ -193,6 +193,8 @@ def _remedy(name: str, kind: ConstraintType, constraints: Mapping[str, Any]) -> 
 def _enforces(taker: _Taker, name: str, kind: ConstraintType, constraints: Mapping[str, Any]) -> bool:
     by = taker.handler.constraints
     value = constraints[name]
+    if kind.kind == "list" and name != NETWORK:
+        return by.get(name) == "handler"  # a worker compares numbers only
     if not isinstance(value, bool):
         # A worker compares with an upper limit: of what merges to the larger value it would check the wrong side.
         return name in by and (kind.merge != "max" or by[name] == "handler")

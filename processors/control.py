@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_documents
@@ -12,6 +13,9 @@ from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
 from sluicegate.streams.control_terms import Person, SnapshotTerms
 from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Signer, Verifier, agent_secret, public_key
+
+if TYPE_CHECKING:
+    from sluicegate.processors.control_recall import Recalled
 
 COMPILED_MAX = 16
 """Compiled snapshots kept at once; a rollback to one of them costs nothing."""
@@ -74,6 +78,8 @@ class Control:
         """What signs grants; only the gate has it."""
         self.keys: Keyring = NoKeyring() if keys is None else keys
         """What opens and seals envelopes: the key store, where there is one. An erased key raises KeyErased."""
+        self.recalled: Recalled | None = None
+        """What `verify` knows from the log of a payload whose key is erased; None wherever something is decided."""
         self._master = master
         self._operators = operators
         self._keys: dict[str, Verifier] = {}

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sluicegate.policies.intents import CHARS_MAX
 from sluicegate.processors.gate_edits import edited
 from sluicegate.processors.gate_facts import learn
-from sluicegate.processors.gate_judge import intent_of, judge, paused, permit, revoked
+from sluicegate.processors.gate_judge import close_erased, intent_of, judge, paused, permit, revoked
 from sluicegate.processors.gate_limits import content_fault, limit_fault, rate_fault
 from sluicegate.processors.gate_state import (
     GateCard,
@@ -25,6 +25,7 @@ from sluicegate.processors.gate_state import (
     timer_name,
 )
 from sluicegate.processors.plane import REMEMBERED_MS, Plane, Turn
+from sluicegate.schemas.errors import KeyErased
 from sluicegate.schemas.events import (
     AttemptEnded,
     Event,
@@ -233,7 +234,11 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
 
 def _permit_as_edited(turn: Turn, intent: Intent, job: Job, event: Resolution) -> None:
     """Permit what was approved; what a person edited is judged anew, and only that is granted."""
-    now = edited(turn, intent, event)
+    try:
+        now = edited(turn, intent, event)
+    except KeyErased:
+        close_erased(turn, intent, job)
+        return
     if isinstance(now, str):
         close(turn, intent, job, "denied", now, "gate")
         return

@@ -25,8 +25,10 @@ from sluicegate.policies.features import Observation, shape_of, target_of
 from sluicegate.policies.paths import MISSING, read_path
 from sluicegate.policies.subject import alone, declared_facts, own_share, subject_of
 from sluicegate.policies.windows import COUNT, Slices, Window, add, oldest_of, sum_of, value_of
+from sluicegate.processors.control_recall import Recalled
 from sluicegate.processors.gate_state import GateCard, Job, Profile, Tries
 from sluicegate.processors.plane import Turn
+from sluicegate.schemas.errors import KeyErased
 from sluicegate.schemas.events import Fact, Intent
 
 WINDOWS_MAX: Final = 64
@@ -60,6 +62,8 @@ class Past(msgspec.Struct, frozen=True):
     card: GateCard
     at_ms: int
     memory: Memory
+    recalled: Recalled | None = None
+    """What the log says of facts that rest on a payload whose key is erased by now."""
 
     def profile(self, topic: str) -> Profile | None:
         """What is known of the agent on a topic; None before its first result there, and after 90 days without one."""
@@ -84,7 +88,8 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
     """The subject of an intent, and what is to be remembered of it. A job that is judged again counts once."""
     policy = past.policy
     action = policy.action(intent.topic)
-    declared = declared_facts(action, payload)
+    erased = payload if isinstance(payload, Recalled) else None
+    declared = declared_facts(action, payload) if erased is None else erased.declared(action.facts)
     computed: dict[str, FactValue] = {}
     sources: dict[str, str] = {}
     asked = policy.facts_asked
@@ -99,6 +104,8 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
         computed["retry_count"] = _retry_count(past, intent, job, payload, action)
     if policy.windows:
         computed.update(_windows(past, job, action, declared))
+    if past.recalled is not None:
+        computed.update(past.recalled.computed(computed))
     subject = subject_of(
         policy,
         topic=intent.topic,
@@ -107,7 +114,12 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
         payload=payload,
         confidence=intent.confidence,
         computed=computed,
+        given=None if erased is None else declared,
     )
+    if erased is not None:
+        tags = erased.tags(policy.output_policy.phrase_classes) if action.phrases else set()
+        risk_tags = tuple(sorted({*subject.risk_tags, *tags}))
+        subject = msgspec.structs.replace(subject, fault=erased.schema_fault, risk_tags=risk_tags)
     return Computed(subject, _recorded(subject.facts, action, computed, sources), job.features)
 
 
@@ -137,12 +149,17 @@ def learned_of(past: Past, topic: str, job: Job, *, clean: bool, succeeded: bool
 
 
 def payload_of(turn: Turn, intent: Intent) -> Any:
-    """The payload of an intent that was checked when it came."""
-    return json.loads(turn.control.keys.open(intent.payload)[0])
+    """The payload of an intent that was checked when it came, or what `verify` recalls of it. Raises KeyErased."""
+    try:
+        return json.loads(turn.control.keys.open(intent.payload)[0])
+    except KeyErased:
+        if turn.control.recalled is None:
+            raise
+        return turn.control.recalled
 
 
 def _past_of(turn: Turn) -> Past:
-    return Past(turn.control.policy, turn.card, turn.at_ms, turn)
+    return Past(turn.control.policy, turn.card, turn.at_ms, turn, turn.control.recalled)
 
 
 def _profile_name(topic: str) -> str:
@@ -160,19 +177,27 @@ def _anomaly(
     own = Sketch.from_bytes(profile.sketch) if profile is not None and profile.sketch else None
     if not job.features:
         action = policy.action(intent.topic)
-        target = MISSING if action.target is None else read_path(payload, action.target)
+        shape, target = _seen(payload, action)
         observation = Observation(
             at_ms=past.at_ms,
             recent_count=_recent(past.card, past.at_ms),
             amount_usd=_number(facts.get("amount_usd")),
             affected_users=_number(facts.get("affected_users")),
             payload_bytes=len(intent.payload.content),
-            shape=shape_of(payload),
-            target=None if target is MISSING else target_of(target),
+            shape=shape,
+            target=target,
         )
         job.features = list(bins_of(own, observation))
     found = score(own, policy.baseline(intent.topic), job.features)
     return found.value, found.source
+
+
+def _seen(payload: Any, action: Action) -> tuple[int, int | None]:
+    """The shape of a payload and what it is aimed at."""
+    if isinstance(payload, Recalled):
+        return payload.shape, payload.target
+    target = MISSING if action.target is None else read_path(payload, action.target)
+    return shape_of(payload), None if target is MISSING else target_of(target)
 
 
 def _recent(card: GateCard, at_ms: int) -> int:
@@ -190,6 +215,9 @@ def _retry_count(past: Past, intent: Intent, job: Job, payload: Any, action: Act
 
     Each identity has an entry of its own, since a bounded table could be flooded until it forgets.
     """
+    if isinstance(payload, Recalled):
+        job.tries = payload.retry_count
+        return job.tries
     if not job.retry_key:
         job.retry_key = _identity(intent.topic, payload, action)
     name = _tries_name(job.retry_key)

@@ -12,6 +12,7 @@ import msgspec
 
 from sluicegate.policies.constraints import ConstraintError
 from sluicegate.policies.evaluate import Judgement
+from sluicegate.processors.control_recall import ERASED, PAYLOAD_ERASED
 from sluicegate.processors.gate_facts import compute, payload_of
 from sluicegate.processors.gate_state import (
     Job,
@@ -27,11 +28,13 @@ from sluicegate.processors.gate_state import (
     shut,
 )
 from sluicegate.processors.plane import Turn
-from sluicegate.schemas.errors import InvariantBroken
+from sluicegate.schemas.errors import InvariantBroken, KeyErased
 from sluicegate.schemas.events import Intent, RuleRef
 from sluicegate.schemas.ids import derived_id
 from sluicegate.streams.control_scopes import Glass
 
+NO_ROOM: Final = "open_requests_max"
+"""The scope of what is held since the agent has as many open requests as it may."""
 UNPARSED: Final = object()
 """Says that the payload is still to be parsed."""
 
@@ -65,8 +68,16 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     Whatever permitted the job before permits it no longer: from here on only this judgement does.
     """
     job.permitted, job.glass_until_ms = False, 0
-    computed = compute(turn, intent, job, payload_of(turn, intent) if payload is UNPARSED else payload)
+    try:
+        computed = compute(turn, intent, job, payload_of(turn, intent) if payload is UNPARSED else payload)
+    except KeyErased:
+        close_erased(turn, intent, job)
+        return
     job.tags = list(computed.subject.risk_tags)
+    no_room = job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max
+    if no_room and turn.control.recalled is not None and turn.control.recalled.waited():
+        hold(turn, intent, job, NO_ROOM)
+        return
     judgement, rules = with_ask(intent, turn.control.policy.judge(computed.subject))
     judgement, rules = _under_ceiling(turn, job, judgement, rules)
     open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
@@ -74,8 +85,8 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     glass: Glass | None = None
     if judgement.decision == "REQUIRE_APPROVAL" and open_rules:
         glass = None if job.found_wrong else _glass(turn, intent)
-        if glass is None and job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max:
-            hold(turn, intent, job, "open_requests_max")  # a pause is no way past the limit: it waits for room
+        if glass is None and no_room:
+            hold(turn, intent, job, NO_ROOM)  # a pause is no way past the limit: it waits for room
             return
         if glass is None:
             request_id = ask_people(
@@ -151,9 +162,25 @@ def permit(turn: Turn, intent: Intent, job: Job) -> None:
         hold(turn, intent, job, scope)
     elif glass_over or job.digest != turn.control.policy.snapshot_digest:
         judge(turn, intent, job, again_after=job.request_id)
-    else:
+    elif _readable(turn, intent):
         grant(turn, intent, job)
         save(turn, intent, job)
+    else:
+        close_erased(turn, intent, job)
+
+
+def _readable(turn: Turn, intent: Intent) -> bool:
+    """Whether a worker could open the payload: what nobody can read is granted to nobody."""
+    try:
+        payload_of(turn, intent)
+    except KeyErased:
+        return False
+    return True
+
+
+def close_erased(turn: Turn, intent: Intent, job: Job) -> None:
+    """End a job whose payload nobody can open any more."""
+    close(turn, intent, job, "withdrawn", f"{PAYLOAD_ERASED}: {ERASED}", "gate")
 
 
 def with_ask(intent: Intent, judgement: Judgement) -> tuple[Judgement, list[RuleRef]]:

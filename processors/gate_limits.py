@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from sluicegate.policies.intents import CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
 from sluicegate.processors.control import Control
+from sluicegate.processors.control_recall import ERASED, PAYLOAD_ERASED
 from sluicegate.processors.gate_state import GateCard
 from sluicegate.processors.plane import Turn
-from sluicegate.schemas.errors import BadPayload, SealingError
+from sluicegate.schemas.errors import BadPayload, KeyErased, SealingError
 from sluicegate.schemas.events import Intent
 from sluicegate.schemas.key_ids import key_fault
 from sluicegate.schemas.payload import NONE, job_hash, parse_strict
@@ -31,6 +32,10 @@ def content_fault(intent: Intent, control: Control) -> tuple[Any, Fault | None]:
     try:
         content, salt = control.keys.open(intent.payload)
         payload = parse_strict(content)
+    except KeyErased:
+        if control.recalled is None:
+            return None, (PAYLOAD_ERASED, ERASED)
+        return control.recalled, control.recalled.content_fault()
     except (SealingError, BadPayload) as error:
         return None, ("malformed", str(error))
     if job_hash(content, intent.topic, intent.agent_id, intent.risk_tags, salt) != intent.job_hash:

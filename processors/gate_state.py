@@ -8,6 +8,7 @@ import msgspec
 
 from sluicegate.policies import subject
 from sluicegate.policies.evaluate import Judgement
+from sluicegate.processors.control_recall import LOST_SAID
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, REMEMBERED_MS, Card, Turn
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -368,7 +369,7 @@ def close(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, reason: str
     What may have run without a result is never said not to have run: its end is `unknown`.
     """
     if job.lost and outcome not in ("succeeded", "failed", "unknown"):
-        reason = f"{reason or outcome}; an earlier attempt was lost, so whether it took effect is unknown"
+        reason = f"{reason or outcome}{LOST_SAID}"
         outcome = "unknown"
     turn.journal(
         Closed,

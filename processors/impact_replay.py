@@ -25,7 +25,7 @@ from sluicegate.processors.gate_judge import with_ask
 from sluicegate.processors.gate_state import GateCard, Job
 from sluicegate.processors.impact import Ending, Glass, Judged, Report, Said, names_of, report_of
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.errors import BadPayload, SealingError
+from sluicegate.schemas.errors import BadPayload, KeyErased, SealingError
 from sluicegate.schemas.events import (
     Cause,
     Closed,
@@ -37,13 +37,15 @@ from sluicegate.schemas.events import (
     Resolution,
     Result,
 )
-from sluicegate.schemas.payload import SALT_BYTES, parse_strict, seal, unseal
+from sluicegate.schemas.payload import SALT_BYTES, parse_strict, seal
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.engine import Record
 
 NEEDED: Final = ("job.intents", "job.decisions", "job.results", "approval.resolutions", "control.commands")
 """The topics that are read for this."""
 GONE: Final = "the intent is gone from the log"
 SEALED: Final = "the payload is sealed with a key that is not here"
+ERASED: Final = "the key of the payload was erased"
 UNREADABLE: Final = "the intent cannot be read"
 NO_TIME: Final = "its time is not known"
 _NOT_ENROLLED: Final = "the bundle does not enrol the agent"
@@ -110,12 +112,15 @@ class Replay:
 # --- from the log
 
 
-def impact_of_log(records: Iterable[Record], codec: Codec, policy: CompiledPolicy, since_ms: int = 0) -> Report:
+def impact_of_log(
+    records: Iterable[Record], codec: Codec, policy: CompiledPolicy, since_ms: int = 0, keys: Keyring | None = None
+) -> Report:
     """What a policy would have done since a time to what stands in the log. What lies before teaches, uncounted.
 
-    It believes the journal; whether the journal is true, `verify` says.
+    ``keys`` opens payloads. It believes the journal; whether the journal is true, `verify` says. Raises Unavailable
+    when the key store cannot be read.
     """
-    log = _Log(codec, records)
+    log = _Log(codec, records, NoKeyring() if keys is None else keys)
     skipped: Counter[str] = Counter()
     judged: list[Judged] = []
     for events in log.journals:
@@ -126,8 +131,8 @@ def impact_of_log(records: Iterable[Record], codec: Codec, policy: CompiledPolic
 class _Log:
     """The records that are needed, where they can be found."""
 
-    def __init__(self, codec: Codec, records: Iterable[Record]) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, records: Iterable[Record], keys: Keyring) -> None:
+        self._codec, self._keys = codec, keys
         self._inputs: dict[tuple[str, int, int], Record] = {}
         self.requests: dict[str, Ending] = {}
         self.reviews: dict[tuple[str, str], Ending] = {}
@@ -161,7 +166,9 @@ class _Log:
         if not isinstance(event, Intent):
             return UNREADABLE
         try:
-            return event, parse_strict(unseal(event.payload)[0])
+            return event, parse_strict(self._keys.open(event.payload)[0])
+        except KeyErased:
+            return ERASED
         except SealingError:
             return SEALED
         except BadPayload:

@@ -89,7 +89,7 @@ class KeyAnswers:
         kind, _, name = asked.by.partition("/")
         verifier = self._verifiers(asked.by) if kind in ASKERS and name else None
         if verifier is None:
-            raise KeyRefused("unknown_key", f"`{asked.by[:80]}` is not enrolled here; enrol it first")
+            raise KeyRefused("unknown_key", f"`{asked.by[:80]}` is not enrolled here; enrol it, and publish the policy")
         if not verifier.verify(question_message(asked.by, asked.question), asked.signature):
             raise KeyRefused("bad_signature", f"the signature is not one of `{asked.by}` over this question")
         self._check_fresh(asked.by, question)

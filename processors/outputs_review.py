@@ -11,13 +11,19 @@ from typing import Any, Final
 
 import msgspec
 
-from sluicegate.policies.output_policy import audience_of
-from sluicegate.policies.places import ROOT
-from sluicegate.policies.redaction import HELD
-from sluicegate.policies.review import Review, review
+from sluicegate.policies.review import Review
+from sluicegate.processors.control_recall import ERASED, PAYLOAD_ERASED
+from sluicegate.processors.outputs_reviewed import (
+    NOTHING_SHOWN,
+    RELEASE_REDACTED,
+    Reviewed,
+    request_id,
+    reviewed,
+    under,
+)
 from sluicegate.processors.outputs_state import Attempt, entry_name, ids_of, over, refuse
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, Turn
-from sluicegate.schemas.errors import InvariantBroken, SealingError
+from sluicegate.schemas.errors import InvariantBroken, KeyErased
 from sluicegate.schemas.events import (
     ApprovalRequest,
     Noted,
@@ -30,17 +36,12 @@ from sluicegate.schemas.events import (
     SafetyWord,
     Sealed,
 )
-from sluicegate.schemas.ids import derived_id
-from sluicegate.schemas.key_ids import key_fault, parse_key_id, quarantine_key
-from sluicegate.schemas.payload import NONE, SALT_BYTES
+from sluicegate.schemas.key_ids import key_fault, parse_key_id
+from sluicegate.schemas.payload import NONE
+from sluicegate.schemas.sealing import OVERHEAD_BYTES
 
 RELEASE: Final = "release"
-RELEASE_REDACTED: Final = "release_redacted"
 DESTROY: Final = "destroy"
-BREACH: Final = "breach"
-"""The name of the rule that holds the output of an attempt that went beyond a constraint."""
-REQUEST_BYTES_MAX: Final = 900_000
-"""What the raw output and its masked form may weigh together in a request."""
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -88,28 +89,16 @@ def on_output(turn: Turn, event: Output, attempt: Attempt) -> None:
     if fault is not None:
         refuse(turn, event, "malformed", fault)
         return
-    try:
-        content, _ = turn.control.keys.open(event.output)
-    except SealingError as error:
-        refuse(turn, event, "malformed", str(error))
-        return
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != event.output_hash or len(content) != event.output_size_bytes:
-        refuse(turn, event, "hash_mismatch", "hash or size is not that of the output")
-        return
-    found = _reviewed(turn, content, attempt, [*attempt.breached, *event.breached])
-    if found.decision == "QUARANTINE":
-        _hold(turn, event, content, attempt, found)
-        return
-    over(turn, event.job_id, attempt)
-    document = found.document or b""
-    leaves = event.output if document == content else _sealed(turn, event, document)
-    turn.journal(
-        Result,
-        **_reviewed_fields(turn, event, attempt, found),
-        output=leaves,
-        result_hash=hashlib.sha256(document).hexdigest(),
-    )
+    found = reviewed(turn, event, attempt)
+    if isinstance(found, tuple):
+        refuse(turn, event, *found)
+    elif found.raw is not None:
+        _hold(turn, event, attempt, found)
+    else:
+        over(turn, event.job_id, attempt)
+        fields = _reviewed_fields(turn, event, attempt, found.review)
+        reason = found.review.reason if found.leaves is None else None
+        turn.journal(Result, **fields, output=found.leaves, result_hash=found.result_hash, reason=reason)
 
 
 def _reviewed_fields(turn: Turn, event: Output, attempt: Attempt, found: Review) -> dict[str, Any]:
@@ -131,90 +120,48 @@ def _reviewed_fields(turn: Turn, event: Output, attempt: Attempt, found: Review)
     }
 
 
-def _reviewed(turn: Turn, content: bytes, attempt: Attempt, breached: list[str]) -> Review:
-    policy = turn.control.policy
-    audience = audience_of(policy.action(attempt.topic).audience)
-    tenant = turn.control.tenant
-    found = review(content, topic=attempt.topic, audience=audience, tenant=tenant, policy=policy.output_policy)
-    if not breached:
-        return found
-    names = ", ".join(f"`{name}`" for name in dict.fromkeys(breached))
-    reason = f"Its attempt broke {names}"
-    held = RedactionDetail(field=ROOT, reason=reason, action=HELD)
-    details = (held, *(found.details if found.decision == "QUARANTINE" else ()))
-    redacted, redacted_details = found.redacted, found.redacted_details
-    if found.decision != "QUARANTINE":
-        redacted, redacted_details = found.document, found.details
-    return msgspec.structs.replace(
-        found,
-        decision="QUARANTINE",
-        rule=BREACH,
-        details=details,
-        document=None,
-        redacted=redacted,
-        redacted_details=redacted_details,
-        reason=reason,
-    )
-
-
-def _sealed(turn: Turn, event: Output, content: bytes, key_id: str | None = None) -> Sealed:
-    """Seal what this step made, by default under the key of the job; the same whenever the step is run again."""
-    said = f"{turn.key}/{event.job_id}/{turn.card.seq}"
-    salt = hashlib.sha256(said.encode()).digest()[:SALT_BYTES]
-    return turn.control.keys.seal(content, salt, event.output.key_id if key_id is None else key_id, said)
-
-
 # --- what is held
 
 
-def _quarantine_key(event: Output, request_id: str) -> str:
-    """The name of the key of a held output: beyond those who may read the job."""
-    if event.output.algorithm == NONE:
-        return ""
-    return quarantine_key(parse_key_id(event.output.key_id), request_id).text
-
-
-def _hold(turn: Turn, event: Output, content: bytes, attempt: Attempt, found: Review) -> None:
+def _hold(turn: Turn, event: Output, attempt: Attempt, found: Reviewed) -> None:
     """Keep the output back and ask people."""
-    job_id = event.job_id
+    job_id, told = event.job_id, found.review
+    if found.raw is None or found.shown is None:
+        raise InvariantBroken(f"the output of job `{job_id}` is to be held and is not sealed; report this")
     expires_at_ms = turn.at_ms + turn.control.settings.request_timeout_sec * 1000
     kept = Kept(
-        request_id=derived_id("request", "output", event.grant_id, event.output_hash),
+        request_id=request_id(event),
         succeeded=event.succeeded,
-        rule=found.rule,
+        rule=told.rule,
         output_hash=event.output_hash,
         worker_id=event.worker_id,
-        classes=list(found.classes),
-        redacted_details=list(found.redacted_details),
-        reason=found.reason,
+        classes=list(told.classes),
+        redacted_details=list(told.redacted_details),
+        reason=told.reason,
     )
-    redacted = None if found.redacted is None else _sealed(turn, event, found.redacted)
-    raw = _sealed(turn, event, content, _quarantine_key(event, kept.request_id))
     attempt.phase = "held"
     turn.put(entry_name(job_id), attempt)
     turn.put(_kept_name(job_id), kept)
-    turn.put(_raw_name(job_id), KeptOutput(raw))
-    if redacted is not None:
-        turn.put(_redacted_name(job_id), KeptOutput(redacted))
+    turn.put(_raw_name(job_id), KeptOutput(found.raw))
+    if found.redacted is not None:
+        turn.put(_redacted_name(job_id), KeptOutput(found.redacted))
     turn.journal(
         Quarantined,
-        **_reviewed_fields(turn, event, attempt, found),
-        reason=found.reason,
+        **_reviewed_fields(turn, event, attempt, told),
+        reason=told.reason,
         request_id=kept.request_id,
         expires_at_ms=expires_at_ms,
     )
-    request = _request(turn, event, attempt, kept, raw, redacted, expires_at_ms)
+    request = _request(turn, event, attempt, kept, found.raw, found.shown, expires_at_ms)
+    request.choices = [RELEASE, DESTROY] if found.redacted is None else [RELEASE, RELEASE_REDACTED, DESTROY]
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
 
 
 def _request(
-    turn: Turn, event: Output, attempt: Attempt, kept: Kept, raw: Sealed, redacted: Sealed | None, expires_at_ms: int
+    turn: Turn, event: Output, attempt: Attempt, kept: Kept, raw: Sealed, shown: Sealed, expires_at_ms: int
 ) -> ApprovalRequest:
     policy = turn.control.policy
     agent = policy.agent(event.agent_id)
-    fits = redacted is not None and len(redacted.content) + len(event.output.content) <= REQUEST_BYTES_MAX
-    shown = redacted if redacted is not None and fits else _sealed(turn, event, b"null")
-    choices = [RELEASE, DESTROY] if redacted is None else [RELEASE, RELEASE_REDACTED, DESTROY]
     return ApprovalRequest(
         request_id=kept.request_id,
         kind="output",
@@ -247,7 +194,6 @@ def _request(
         raw=raw,
         redaction_details=kept.redacted_details,
         output_hash=kept.output_hash,
-        choices=choices,
     )
 
 
@@ -267,7 +213,13 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
         turn.drop(name(event.job_id))
     over(turn, event.job_id, attempt)
     choice = event.choice if event.outcome == "approved" else DESTROY if event.outcome == "denied" else None
-    decision, leaves = _released(turn, event, choice, raw.sealed, None if redacted is None else redacted.sealed)
+    sealed = None if redacted is None else redacted.sealed
+    rule, reason = kept.rule, _reason(event, kept, event.verdicts[-1].reason if event.verdicts else None)
+    try:
+        decision, leaves, result_hash = _released(turn, event, kept, choice, raw.sealed, sealed)
+    except KeyErased:
+        decision, leaves, result_hash = "QUARANTINE", None, ""
+        rule, reason = PAYLOAD_ERASED, ERASED
     last = event.verdicts[-1] if event.verdicts else None
     details = kept.redacted_details if decision == "REDACT" else []
     turn.journal(
@@ -279,18 +231,18 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
         topic=attempt.topic,
         succeeded=kept.succeeded,
         output_safety_decision=decision,
-        rule=kept.rule,
+        rule=rule,
         original_fields_redacted=len(details),
         redaction_details=details,
-        policy_snapshot=turn.control.policy.snapshot_name,
+        policy_snapshot=event.policy_snapshot,  # what it was reviewed by, and what people decided upon
         output=leaves,
         output_hash=kept.output_hash,
-        result_hash="" if leaves is None else hashlib.sha256(turn.control.keys.open(leaves)[0]).hexdigest(),
+        result_hash=result_hash,
         worker_id=kept.worker_id,
         run_id=attempt.run_id,
         correlation_id=attempt.correlation_id,
         classes=kept.classes,
-        reason=_reason(event, kept, last.reason if last else None),
+        reason=reason,
         request_id=event.request_id,
         choice=choice,
         by=f"person/{last.approver_id}" if last else None,
@@ -298,15 +250,31 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
 
 
 def _released(
-    turn: Turn, event: Resolution, choice: str | None, raw: Sealed, redacted: Sealed | None
-) -> tuple[SafetyWord, Sealed | None]:
+    turn: Turn, event: Resolution, kept: Kept, choice: str | None, raw: Sealed, redacted: Sealed | None
+) -> tuple[SafetyWord, Sealed | None, str]:
+    """What leaves by people's word, and the hash of its content. Raises KeyErased where nobody can open it."""
+    keys, recalled = turn.control.keys, turn.control.recalled
+    said = None
     if choice == RELEASE:
-        content, salt = turn.control.keys.open(raw)
         key_id = "" if raw.algorithm == NONE else msgspec.structs.replace(parse_key_id(raw.key_id), request="").text
-        return "ALLOW", turn.control.keys.seal(content, salt, key_id, event.request_id)
+        try:
+            content, salt = keys.open(raw)
+            return "ALLOW", keys.seal(content, salt, key_id, event.request_id), kept.output_hash
+        except KeyErased:
+            said = None if recalled is None else recalled.released(event.request_id)
+            if said is None:
+                raise
+            return "ALLOW", under(said.output, key_id), kept.output_hash
     if choice == RELEASE_REDACTED and redacted is not None:
-        return "REDACT", redacted
-    return "QUARANTINE", None
+        try:
+            return "REDACT", redacted, hashlib.sha256(keys.open(redacted)[0]).hexdigest()
+        except KeyErased:
+            said = None if recalled is None else recalled.released(event.request_id)
+            if said is None:
+                raise
+            stand_in = len(redacted.content) == OVERHEAD_BYTES + len(NOTHING_SHOWN)
+            return "REDACT", under(said.output, redacted.key_id) if stand_in else redacted, said.result_hash
+    return "QUARANTINE", None, ""
 
 
 def _reason(event: Resolution, kept: Kept, said: str | None) -> str:

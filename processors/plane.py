@@ -295,7 +295,7 @@ class PlaneStep:
         except (TooLarge, RecordTooLarge) as error:
             return self._give_up(store, record, control, key, "oversize", str(error))
         except Exception as error:  # noqa: BLE001  # a fault of ours in a step: fail closed, keep the input, name the fault
-            return self._give_up(store, record, control, key, "step_failed", f"{type(error).__name__}: {error}")
+            return self._give_up(store, record, control, key, "step_failed", _place_of(error))
 
     def _journal_key(self, record: Record) -> tuple[str, str | None]:
         """The key of the journal that answers a record, and why that is not the record's own, if it is not.
@@ -370,6 +370,15 @@ class PlaneStep:
         kind = ("ce_type", f"sluicegate.{cls.__name__}.v1".encode())
         self._kinds[cls] = (self._source, kind, ("content-type", b"application/avro"))
         return self._kinds[cls]
+
+
+def _place_of(error: Exception) -> str:
+    """What failed and where; its own words may hold a piece of what was sealed."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else f" in `{place.tb_frame.f_code.co_name}`"
+    return f"{type(error).__name__}{where}"
 
 
 class TooLarge(Exception):

@@ -128,6 +128,8 @@ def _announced(name: str, settings: Settings, instance: str, health: Callable[[]
 
 SEALING: Final = ("gate", "outputs")
 """The steps that open and seal envelopes."""
+KNOWS_AGENTS: Final = ("gate", "keys")
+"""Who checks what agents sign, and so derives their keys from the master secret."""
 
 
 def step_keyring(settings: Settings) -> Keyring:
@@ -147,7 +149,7 @@ class StepControl:
 
     def __init__(self, settings: Settings, name: str, instance: str, codec: Codec) -> None:
         self._codec, self._instance, self._tenant = codec, instance, settings.tenant
-        self._master = load_master(settings) if name == "gate" else None
+        self._master = load_master(settings) if name in KNOWS_AGENTS else None
         self._signer = gate_signer(settings) if name == "gate" else None
         self._keys = step_keyring(settings) if name in SEALING else None
         self._operators = trusted_operators(settings)

@@ -11,18 +11,28 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any, Final
-
-import msgspec
 
 from sluicegate.processors import desk, gate, outputs
 from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.processors.plane import GRANTS, JUDGE, Plane, PlaneStep, key_text
 from sluicegate.processors.verify_activation import difference_fault
+from sluicegate.processors.verify_payloads import Erasures, Memory, Noticing, Replayer, Turned
+from sluicegate.processors.verify_report import (
+    RECOMPUTED,
+    Expected,
+    Place,
+    Report,
+    class_name,
+    counted,
+    differing,
+    place_of,
+)
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import Acknowledged, Command, Event, TimerFired, TimerRequest
-from sluicegate.schemas.sealing import Keyring
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
@@ -45,50 +55,6 @@ CONTROL_AGE_MS_MAX: Final = 20_000
 """How much older than a process it takes a key over from another may be: the freshness limit and a transaction."""
 CLOCKS_APART_MS: Final = 2 * 3_600_000
 """How far the clocks of two brokers, or one before and after it was set, may be apart before it counts as a fault."""
-FAULTS_MAX: Final = 1000
-"""How many faults are kept; all are counted."""
-Place = tuple[str, int, int]
-
-
-class FaultFound(msgspec.Struct, frozen=True):
-    """One thing that is not as it must be. ``kind`` is one word for machines; the place is of the record meant."""
-
-    kind: str
-    topic: str
-    partition: int
-    offset: int
-    message: str
-
-
-class Report(msgspec.Struct):
-    """What was verified: how many of each event class were recomputed, and everything that did not fit."""
-
-    recomputed: dict[str, int]
-    records: int
-    pending: int
-    faults: list[FaultFound]
-    faults_count: int
-
-    @property
-    def clean(self) -> bool:
-        """Whether everything fits."""
-        return self.faults_count == 0
-
-
-class _Memory:
-    """The state of one key while it is replayed."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, bytes] = {}
-
-    def get(self, name: str) -> bytes | None:
-        return self._entries.get(name)
-
-    def set(self, name: str, value: bytes) -> None:
-        self._entries[name] = value
-
-    def delete(self, name: str) -> None:
-        self._entries.pop(name, None)
 
 
 class Verifier:
@@ -118,7 +84,10 @@ class Verifier:
         self._operators = operators
         self._reporters = {**operators, **(monitors or {})}
         self._gates = dict(gates or {})
-        self._keys = keys
+        self._keys = Noticing(keys or NoKeyring())
+        self._replayer = Replayer(codec, self._keys, self._of_topic_beginning)
+        self._erasures = Erasures()
+        self._unspoken: set[str] = set()
         self._starts = dict(starts or {})
         self._records: dict[Place, Record] = {}
         self._controls: dict[tuple[str, int], Control] = {}
@@ -126,7 +95,7 @@ class Verifier:
         self._snapshots: dict[int, Folded | None] = {}
         self._spoken_of: set[int] = set()
         self._command_offsets: list[int] = []
-        self._expected: Counter[tuple[str, bytes, bytes]] = Counter()
+        self._expected = Expected()
         self._report = Report(recomputed={}, records=0, pending=0, faults=[], faults_count=0)
 
     def run(self, records: Iterable[Record]) -> Report:
@@ -144,15 +113,10 @@ class Verifier:
         self._check_timers()
         return self._report
 
-    def _fault(self, kind: str, place: Place, message: str) -> None:
-        self._report.faults_count += 1
-        if len(self._report.faults) < FAULTS_MAX:
-            self._report.faults.append(FaultFound(kind, *place, message))
-
     def _check_starts(self) -> None:
         for (topic, partition), start in self._starts.items():
             if start > 0 and spec_of(topic).retention_ms == FOR_EVER:
-                self._fault(
+                self._report.fault(
                     "truncated",
                     (topic, partition, start),
                     f"records before offset {start} are gone from a topic kept for ever",
@@ -162,6 +126,9 @@ class Verifier:
         wanted = [place for place in self._records if place[0] in names]
         for place in sorted(wanted):
             yield self._records[place]
+
+    def _of_topic_beginning(self, *beginnings: str) -> Iterator[Record]:
+        return self._of_topic(*{place[0] for place in self._records if place[0].startswith(beginnings)})
 
     def _fold_control(self) -> None:
         fold = ControlFold(self._codec, self._tenant, self._operators, snapshot_terms)
@@ -175,9 +142,13 @@ class Verifier:
             before, state = state, fold(state, record)
             self._states[record.offset] = state
             event = self._codec.decode_or_none(record.value)
-            fault = difference_fault(event, before, state) if isinstance(event, Command) else None
+            if not isinstance(event, Command):
+                continue
+            if event.kind == "erase" and state.last is not None and state.last.accepted:
+                self._erasures.add(event)
+            fault = difference_fault(event, before, state)
             if fault is not None:
-                self._fault("difference", _place(record), fault)
+                self._report.fault("difference", place_of(record), fault)
 
     def _control(self, plane: str, offset: int) -> Control | None:
         """What a plane knew at an offset; only the gate holds the master key of the agents."""
@@ -199,13 +170,13 @@ class Verifier:
             try:
                 event = self._codec.decode(record.value)
             except Undecodable as error:
-                self._fault("undecodable", _place(record), str(error))
+                self._report.fault("undecodable", place_of(record), str(error))
                 continue
             if isinstance(event, Acknowledged):
-                self._expected[(record.topic, record.key, record.value)] += 1
+                self._expected.add((record.topic, record.key, record.value))
                 self._check_acknowledged(record, event)
             elif not hasattr(event, "seq"):
-                self._fault("foreign", _place(record), f"`{type(event).__name__}` is no event of this journal")
+                self._report.fault("foreign", place_of(record), f"`{type(event).__name__}` is no event of this journal")
             else:
                 by_key[record.key].append((record, event))
         answered: set[Place] = set()
@@ -220,7 +191,7 @@ class Verifier:
         active = None if state is None or state.active is None else state.active.name
         if last != Folded(event.command_id, event.accepted, event.code) or event.policy_snapshot != active:
             where = f"at offset {event.control_offset} of `{event.topic}`"
-            self._fault("acknowledgement", _place(record), f"does not fit what stands {where}")
+            self._report.fault("acknowledgement", place_of(record), f"does not fit what stands {where}")
         elif event.topic == SNAPSHOTS:
             self._spoken_of.add(event.control_offset)
 
@@ -229,16 +200,16 @@ class Verifier:
         for offset, folded in self._snapshots.items():
             if folded is not None and not folded.accepted and offset not in self._spoken_of:
                 message = f"refused as `{folded.code}`, and no gate has said so: none ran when it was written"
-                self._fault("snapshot", (SNAPSHOTS, 0, offset), message)
+                self._report.fault("snapshot", (SNAPSHOTS, 0, offset), message)
 
     def _check_grants(self) -> None:
         """Every grant that the gate wrote carries its signature, where its key is known here."""
-        for record in self._of_topic(*{place[0] for place in self._records if place[0].startswith(GRANTS)}):
+        for record in self._of_topic_beginning(GRANTS):
             topic = physical(self._tenant, record.topic)
             checked = check_signature(record.headers, topic, record.key, record.value, self._gates.get)
-            ours = self._expected[(record.topic, record.key, record.value)] > 0
+            ours = self._expected.count((record.topic, record.key, record.value)) > 0
             if self._gates and ours and checked.code is not None:
-                self._fault("signature", _place(record), f"no grant that a worker may take: {checked.message}")
+                self._report.fault("signature", place_of(record), f"no grant that a worker may take: {checked.message}")
 
     def _check_timers(self) -> None:
         """Only what somebody asked for fires; the same firing again is the same bytes and means nothing."""
@@ -255,18 +226,22 @@ class Verifier:
                 (event.owner, record.key, event.key, event.timer_id, event.fire_at_ms) not in asked
                 or not record.topic.endswith(f".{event.owner}")
             ):
-                self._fault("foreign", _place(record), "nobody asked to be woken so: it was written by somebody else")
+                self._report.fault(
+                    "foreign", place_of(record), "nobody asked to be woken so: it was written by somebody else"
+                )
 
     def _verify_key(
         self, plane: Plane, step: PlaneStep, key: str, events: list[tuple[Record, Any]], answered: set[Place]
     ) -> None:
-        store = _Memory()
+        store = Memory()
         number, control_offset = 0, -1
         groups: list[tuple[Place, list[tuple[Record, Any]]]] = []
         for record, event in events:
             number += 1
             if event.seq != number:
-                self._fault("seq", _place(record), f"seq {event.seq} of key `{key}` stands where {number} belongs")
+                self._report.fault(
+                    "seq", place_of(record), f"seq {event.seq} of key `{key}` stands where {number} belongs"
+                )
                 number = event.seq
             self._check_control(record, event, control_offset)
             control_offset = max(control_offset, event.control_offset)
@@ -277,7 +252,7 @@ class Verifier:
                 groups.append((cause, [(record, event)]))
         for cause, group in groups:
             if cause in answered:
-                self._fault("twice", _place(group[0][0]), f"input {cause} is answered twice")
+                self._report.fault("twice", place_of(group[0][0]), f"input {cause} is answered twice")
                 continue  # recomputed once is enough: a second time would only find what follows from this
             answered.add(cause)
             self._replay(step, store, cause, group)
@@ -290,22 +265,24 @@ class Verifier:
             and newer is not None
             and newer.timestamp_ms + CONTROL_AGE_MS_MAX < record.timestamp_ms
         ):
-            self._fault(
+            self._report.fault(
                 "control_offset",
-                _place(record),
+                place_of(record),
                 f"control offset {event.control_offset} after {reached} had been reached",
             )
         command = self._records.get((COMMANDS, 0, event.control_offset))
         following = self._following(event.control_offset)
         if following is not None and following.timestamp_ms + CLOCKS_APART_MS < record.timestamp_ms:
-            self._fault(
+            self._report.fault(
                 "control_offset",
-                _place(record),
+                place_of(record),
                 f"judged under {event.control_offset} when the command at {following.offset} had stood there for hours",
             )
         if command is not None and command.timestamp_ms > record.timestamp_ms + CLOCKS_APART_MS:
-            self._fault(
-                "control_offset", _place(record), f"the command at {event.control_offset} was appended after this event"
+            self._report.fault(
+                "control_offset",
+                place_of(record),
+                f"the command at {event.control_offset} was appended after this event",
             )
 
     def _following(self, offset: int) -> Record | None:
@@ -313,50 +290,64 @@ class Verifier:
         at = bisect_right(self._command_offsets, offset)
         return self._records[COMMANDS, 0, self._command_offsets[at]] if at < len(self._command_offsets) else None
 
-    def _replay(self, step: PlaneStep, store: _Memory, cause: Place, group: list[tuple[Record, Any]]) -> None:
+    def _replay(self, step: PlaneStep, store: Memory, cause: Place, group: list[tuple[Record, Any]]) -> None:
         first_record, first = group[0]
-        where = _place(first_record)
+        where = place_of(first_record)
         if any(event.judge != JUDGE for _, event in group):
-            self._fault("judge", where, f"judged by version {first.judge}; this build recomputes version {JUDGE} only")
+            self._report.fault(
+                "judge", where, f"judged by version {first.judge}; this build recomputes version {JUDGE} only"
+            )
         source = self._records.get(cause)
         if source is None:
-            self._fault("missing_input", where, f"its cause {cause} is not in the log")
+            self._report.fault("missing_input", where, f"its cause {cause} is not in the log")
             return
         control = self._control(step.plane.name, first.control_offset)
         if control is None:
-            self._fault("control_offset", where, f"control offset {first.control_offset} is not in the log")
+            self._report.fault("control_offset", where, f"control offset {first.control_offset} is not in the log")
             return
         try:
-            outs = step(store, source, control)
+            turned = self._replayer.run(step, store, source, control, group)
         except Exception as error:  # noqa: BLE001  # whatever fails is the finding
-            self._fault("step_failed", where, f"recomputing failed with {type(error).__name__}: {error}")
+            self._report.fault("step_failed", where, f"recomputing failed with {type(error).__name__}: {error}")
             return
-        journal = [out for out in outs if out.topic == step.plane.journal_topic]
-        for out in outs:
-            self._expected[(out.topic, out.key, out.value)] += 1
-        for index in range(max(len(journal), len(group))):
-            self._compare(
-                journal[index] if index < len(journal) else None, group[index] if index < len(group) else None, where
-            )
+        turned.store.flush()
+        self._check_erased(turned, first_record)
+        journal = [out for out in turned.outs if out.topic == step.plane.journal_topic]
+        for out in turned.outs:
+            self._expected.add((out.topic, out.key, out.value), turned.how)
+        for out, recorded in zip_longest(journal, group):
+            self._compare(out, recorded, where, turned.how)
 
-    def _compare(self, out: Out | None, recorded: tuple[Record, Any] | None, where: Place) -> None:
+    def _check_erased(self, turned: Turned, record: Record) -> None:
+        """That a key is erased is believed where the log says who erased it; what rests on its content came before."""
+        for key_id, at_ms in sorted(turned.erased.items()):
+            if key_id not in self._unspoken and not self._erasures.speak_of(key_id):
+                self._unspoken.add(key_id)
+                said = "no accepted `erase` command of its agent or job stands in the log"
+                message = f"key `{key_id}` was erased without a word in the log: {said}"
+                self._report.fault("erased", place_of(record), message)
+            if turned.how != RECOMPUTED and at_ms is not None and at_ms + CLOCKS_APART_MS < record.timestamp_ms:
+                message = f"rests on what key `{key_id}` sealed, hours after it was erased"
+                self._report.fault("erased", place_of(record), message)
+
+    def _compare(self, out: Out | None, recorded: tuple[Record, Any] | None, where: Place, how: str) -> None:
         if recorded is None:
             if out is None:
                 return
             name = type(self._codec.decode(out.value)).__name__
-            self._fault("missing", where, f"recomputing also gives a `{name}` that is not in the log")
+            self._report.fault("missing", where, f"recomputing also gives a `{name}` that is not in the log")
             return
         record, event = recorded
         name = type(event).__name__
         if out is None:
-            self._fault("extra", _place(record), f"recomputing does not give this `{name}`")
+            self._report.fault("extra", place_of(record), f"recomputing does not give this `{name}`")
         elif out.key != record.key:
-            self._fault("differs", _place(record), f"`{name}` stands under another key than is recomputed")
+            self._report.fault("differs", place_of(record), f"`{name}` stands under another key than is recomputed")
         elif out.value != record.value:
-            fields = _differing(self._codec.decode(out.value), event)
-            self._fault("differs", _place(record), f"`{name}` differs from what is recomputed in {fields}")
+            fields = differing(self._codec.decode(out.value), event)
+            self._report.fault("differs", place_of(record), f"`{name}` differs from what is recomputed in {fields}")
         else:
-            self._report.recomputed[name] = self._report.recomputed.get(name, 0) + 1
+            counted(self._report, how, name)
 
     def _verify_complete(self, plane: Plane, step: PlaneStep, answered: set[Place]) -> None:
         """Every input addressed to the plane is answered; the tail may still be waiting its turn."""
@@ -365,15 +356,15 @@ class Verifier:
         for topic, partition, offset in answered:
             last[(topic, partition)] = max(offset, last.get((topic, partition), -1))
         for record in self._of_topic(*APPLICATIONS[plane.name].inputs):
-            place = _place(record)
+            place = place_of(record)
             if place in answered or not _is_addressed(step, record):
                 continue
             if record.offset < last.get((record.topic, record.partition), -1):
-                self._fault(
+                self._report.fault(
                     "skipped", place, f"`{plane.name}` answered later inputs of this partition but not this one"
                 )
             elif record.timestamp_ms + CLOCKS_APART_MS < newest_ms:
-                self._fault("skipped", place, f"`{plane.name}` has not answered this input for hours")
+                self._report.fault("skipped", place, f"`{plane.name}` has not answered this input for hours")
             else:
                 self._report.pending += 1
 
@@ -381,25 +372,24 @@ class Verifier:
         found: Counter[tuple[str, bytes, bytes]] = Counter()
         for record in self._of_topic(*{place[0] for place in self._records}):
             if not spec_of(record.topic).types:
-                self._fault("foreign", _place(record), "no event may stand on this topic yet")
+                self._report.fault("foreign", place_of(record), "no event may stand on this topic yet")
             if not record.topic.startswith(WRITTEN_BY_STEPS):
                 continue
             if record.partition != partition_for(record.key, self._partitions):
-                self._fault("misrouted", _place(record), "its key does not belong on this partition")
+                self._report.fault("misrouted", place_of(record), "its key does not belong on this partition")
             identity = (record.topic, record.key, record.value)
             found[identity] += 1
-            if found[identity] > self._expected[identity] and not self._is_journal(record):
-                twice = "a second time" if self._expected[identity] else "by somebody else"
-                self._fault("foreign", _place(record), f"no step wrote this record: it was written {twice}")
+            if found[identity] > self._expected.count(identity) and not self._is_journal(record):
+                twice = "a second time" if self._expected.count(identity) else "by somebody else"
+                self._report.fault("foreign", place_of(record), f"no step wrote this record: it was written {twice}")
             elif not self._is_journal(record):
-                name = _name(self._codec, record)
-                self._report.recomputed[name] = self._report.recomputed.get(name, 0) + 1
+                counted(self._report, self._expected.how(identity), class_name(self._codec, record))
         journals = {plane.journal_topic for plane in PLANES}
-        for (topic, key, value), count in self._expected.items():
+        for (topic, key, value), count in self._expected:
             short = count - found[(topic, key, value)]
             if short > 0 and topic not in journals and not self._aged(topic):
                 name = type(self._codec.decode(value)).__name__
-                self._fault(
+                self._report.fault(
                     "missing", (topic, -1, -1), f"{short} `{name}` under key `{key_text(key)}` should be in the log"
                 )
 
@@ -410,27 +400,9 @@ class Verifier:
         return any(start > 0 for (name, _), start in self._starts.items() if name == topic)
 
 
-def _place(record: Record) -> Place:
-    return record.topic, record.partition, record.offset
-
-
-def _name(codec: Codec, record: Record) -> str:
-    try:
-        return type(codec.decode(record.value)).__name__
-    except Undecodable:
-        return "undecodable"
-
-
 def _is_addressed(step: PlaneStep, record: Record) -> bool:
     try:
         event: Event = step.codec.decode(record.value)
     except Undecodable:
         return True
     return step.plane.addressed(record.topic, event)
-
-
-def _differing(a: Any, b: Any) -> str:
-    if type(a) is not type(b):
-        return f"its class (recomputed: `{type(a).__name__}`)"
-    names = [name for name in a.__struct_fields__ if getattr(a, name) != getattr(b, name)]
-    return ", ".join(f"`{name}`" for name in names) or "its bytes"

@@ -20,7 +20,14 @@ class SealingError(SluicegateError):
 
 
 class KeyErased(SealingError):
-    """The key of an envelope was erased on purpose: when, by whom and why stands in the text."""
+    """The key of an envelope was erased on purpose: when, by whom and why stands in the text.
+
+    ``at_ms`` is when by the key store's clock, in ms since the epoch; None where that is not told.
+    """
+
+    def __init__(self, text: str, at_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.at_ms = at_ms
 
 
 class BadInput(SluicegateError):

@@ -83,6 +83,11 @@ class NoKeyring:
 
     def open(self, sealed: Sealed) -> tuple[bytes, bytes]:
         """As `payload.unseal`."""
+        if sealed.algorithm == AES_256_GCM:
+            raise SealingError(
+                f"sealed under `{sealed.key_id[:80]}`, and no keys are named here; set `sealing: {AES_256_GCM}`, as "
+                "the tenant has it, where its keys are"
+            )
         return unseal(sealed)
 
 

@@ -34,7 +34,11 @@ class StepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topics_per_day_max: int = 500
     parked_max: int = 4_000
     sealing: str = "none"
-    """What payloads are sealed with: `none`, or the name of an AEAD, and then nothing else is taken."""
+    """What payloads are sealed with: `none`, or the name of an AEAD, and then nothing else is taken.
+
+    A command that says nothing of it is older than sealing: that it meant `none` must stay so, or the log would not
+    verify. What is activated now says what the setting `sealing` says.
+    """
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -200,7 +200,7 @@ class KeyStore:
                 f"the key store `{self._file.path}` has lost key `{key_id.text}`; restore it from a backup"
             )
         at = datetime.datetime.fromtimestamp(row[0] / 1000, datetime.UTC).isoformat(timespec="seconds")
-        return KeyErased(f"key `{key_id.text}` was erased at {at} by `{row[1]}`: {row[2]}")
+        return KeyErased(f"key `{key_id.text}` was erased at {at} by `{row[1]}`: {row[2]}", row[0])
 
     # --- writing
 

@@ -63,8 +63,9 @@ class Settings(BaseSettings):
     """Replicas of the topics that we make; -1 for the broker's own default."""
     pools: Annotated[tuple[str, ...], NoDecode] = (DEFAULT_POOL,)
     """The worker pools that exist; each has a topic of grants and a login. `a,b` in the environment."""
-    sealing: Literal["none", "AES-256-GCM"] = "none"
-    """What payloads, outputs and results are sealed with; with `none` they stand in the log in the clear."""
+    sealing: Literal["none", "AES-256-GCM"] = "AES-256-GCM"
+    """What payloads, outputs and results are sealed with, under keys of the key service (`run keys`) and of no other;
+    with `none` they stand in the log in the clear."""
     registry_url: str = ""
     """A Confluent-compatible schema registry; empty for the schemas in the package."""
 

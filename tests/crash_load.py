@@ -14,7 +14,10 @@ from confluent_kafka import KafkaError, Message, Producer
 from sluicegate.cli.prepare import Prepared, prepare
 from sluicegate.clients.agent import build_intent
 from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.payload import NONE
+from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.kafka import signed_headers
+from sluicegate.streams.key_store import KeyStore, StoreKeyring, key_store_path
 from sluicegate.streams.keys import agent_signer
 from sluicegate.streams.logins import kafka_config
 from sluicegate.streams.partitioner import partition_for
@@ -34,12 +37,20 @@ FAST: Final[Mapping[str, Any]] = {
     "attempts_max": 50,  # a lost attempt of a job that may run again never becomes a question to people here
     "start_within_sec": 900,
     "handlers_max": 32,
+    "request_timeout_sec": 10,
+    "sealing": "none",  # a leak shows in the bytes of any record, and the second checker has no keys
     # The limits on one agent are what other tests are about.
     "in_flight_max": 1_000_000,
     "intents_per_min_max": 1_000_000,
 }
 TOPICS: Final = ("read", "read", "call", "read", "forbidden", "read", "call", "read", "read", "read")
 FORBIDDEN: Final = "forbidden"
+FATES: Final = ("release", "destroy", "release_redacted", "expire")
+"""What becomes of a held output, in turn: a person's word, or nobody's."""
+ROWS_MAX: Final = 3
+"""What a call may spend."""
+PEOPLE: Final = ("ken", "mia")
+"""Who decides; the agents are rosa's, so she may not."""
 DOCUMENTS: Final[Mapping[str, Any]] = {
     "bundle.yaml": {"version": "v1", "default": "deny"},
     "actions.yaml": {"version": "v1", "actions": [{"topics": ["job.crash.*"], "risk_tags": ["read"], "retry": "safe"}]},
@@ -51,7 +62,7 @@ DOCUMENTS: Final[Mapping[str, Any]] = {
                 "match": {"topics": ["job.crash.call"]},
                 "decision": "allow_with_constraints",
                 "reason": "Calls are fenced",
-                "constraints": {"max_runtime_sec": 60},
+                "constraints": {"max_runtime_sec": 60, "max_affected_rows": ROWS_MAX},
             },
             {
                 "id": "reads",
@@ -62,6 +73,24 @@ DOCUMENTS: Final[Mapping[str, Any]] = {
         ],
     },
 }
+
+
+def returns_of(number: int) -> str:
+    """What the handler of a job returns: `clean`, `redact` (a person's number), `hold` (a key), or `breach`.
+
+    The last is clean, too, but the handler has tried to spend more than it may.
+    """
+    if number % 10 == 3:
+        return "redact"
+    return {5: "hold", 26: "breach"}.get(number % 40, "clean")
+
+
+def fate_of(number: int, intents: int) -> str | None:
+    """What people do with the output of a job that is held; nothing is left to expire at the end of the load."""
+    if returns_of(number) not in ("hold", "breach"):
+        return None
+    turns = FATES if number * 2 < intents else FATES[:-1]
+    return turns[number // 40 % len(turns)]
 
 
 def agent_names() -> list[str]:
@@ -90,8 +119,8 @@ def prepared(settings: Settings, folder: Path) -> Prepared:
         }
         for name in agent_names()
     ]
-    people = {"people": [{"id": "rosa", "name": "Rosa", "roles": ["approver", "operator"]}], "queues": {}}
-    documents = {**DOCUMENTS, "agents.yaml": {"agents": agents}, "reviewers.yaml": people}
+    people = [{"id": name, "name": name.title(), "roles": ["approver", "operator"]} for name in ("rosa", *PEOPLE)]
+    documents = {**DOCUMENTS, "agents.yaml": {"agents": agents}, "reviewers.yaml": {"people": people, "queues": {}}}
     for name, document in documents.items():
         (folder / name).write_text(json.dumps({"version": "v1", **document}))  # JSON is YAML
     return prepare(settings, folder)
@@ -106,9 +135,14 @@ class Load:
         self.intents = intents
         self.submitted: dict[str, bool] = {}
         """Whether policy permits it, by job."""
+        self.numbers: dict[str, int] = {}
+        """Which one of the load it is, by job."""
         self.undelivered: list[str] = []
         self.open: Counter[str] = Counter()
         self._agents: deque[str] = deque(agent_names())
+        self._keys: Keyring = NoKeyring()
+        if settings.sealing != NONE:
+            self._keys = StoreKeyring(KeyStore(key_store_path(settings)), creates=True)
         self._signers = {name: agent_signer(settings, name) for name in self._agents}
         self._producers = {name: self._producer(name) for name in self._agents}
 
@@ -138,11 +172,14 @@ class Load:
             agent,
             "1",
             f"job.crash.{kind}",
-            {"number": number},
+            {"number": number, "returns": returns_of(number), "fate": fate_of(number, self.intents)},
             payload_bytes_max=10_000,
             job_id=job_id,
+            keys=self._keys,
+            now_ms=time.time_ns() // 1_000_000,
         )
         self.submitted[job_id] = kind != FORBIDDEN
+        self.numbers[job_id] = number
         self.open[agent] += 1
         key, value = agent.encode(), self._codec.encode(intent)
         for copy in range(2 if number % AGAIN_EVERY == 0 else 1):

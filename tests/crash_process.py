@@ -3,40 +3,67 @@
 ``python crash_process.py KIND --instance N --with-parent PID``; settings come from the environment, as for
 `sluicegate run`. KIND is
 
-- ``worker``: notes each run of a handler in a file, as an effect in the world that no transaction takes back;
+- ``worker``: notes each run of a handler in a file, as an effect in the world that no transaction takes back, returns
+  what its payload says, and writes every seventh output twice, as a producer does that tries again;
+- ``reviewer``: decides what is held as the output's own words say, under the name of its instance;
 - ``patient``: the gate on the engine as it is, which rests a moment inside each commit (so that a kill meets it there);
 - ``at_least_once``: the gate with outputs written outside of any transaction, before offsets and state;
 - ``offsets_apart``: the gate with offsets committed by the consumer, before the transaction of the outputs.
 
-The last three rest where a crash would hurt a wrong engine most, and say so in a file while they rest.
+The gates rest where a crash would hurt a wrong engine most, and say so in a file while they rest.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from sluicegate.clients.call import Call
+from crash_load import PEOPLE
+
+from sluicegate.clients.attempts import Finished, WorkerEvents
+from sluicegate.clients.call import BudgetExceeded, Call
+from sluicegate.clients.reviewer import Reviewer
 from sluicegate.clients.worker import Worker
 from sluicegate.infra.supervisor import die_with_parent
 from sluicegate.processors.run import run_processor
 from sluicegate.schemas.errors import SluicegateError
+from sluicegate.streams.engine import Headers, Out
 from sluicegate.streams.logs import set_up_logs
 from sluicegate.streams.settings import Settings
 
 POOL: Final = "default"
 REST_SEC: Final = 0.3
 WORK_SEC: Final = 0.1
+LOOK_SEC: Final = 0.2
+ANSWER_SEC_MAX: Final = 5.0
+"""How long a reviewer waits for the desk; then it looks again, and decides again what is still open."""
+BUDGET: Final = "max_affected_rows"
+TWICE_EVERY: Final = 7
+SSN: Final = "536-90-4399"
 
 
 def effects_dir(settings: Settings) -> Path:
     """Where handlers note what they did: beside the run folder, which they do not see."""
     return settings.run_dir.with_name(f"{settings.run_dir.name}-effects")
+
+
+def secret_of(number: int) -> str:
+    """A key that only the output of this job holds."""
+    return f"ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3{number:010d}"
+
+
+def mark_of(number: int) -> str:
+    """A word that only the output of this job holds, and that nobody minds."""
+    return f"mark-{number}-"
 
 
 def resting_file(settings: Settings, instance: str) -> Path:
@@ -126,9 +153,11 @@ def run_worker(settings: Settings, instance: str) -> int:
         effects = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         os.write(effects, f"{call.job_id} {call.attempt}\n".encode())
         time.sleep(WORK_SEC)
-        return {"number": call.payload["number"], "attempt": call.attempt}
+        return returned(call)
 
-    worker = Worker(settings, POOL, {"*": handle}, instance=instance)
+    worker = Worker(settings, POOL, instance=instance)
+    worker.handles("*", spends=(BUDGET,))(handle)
+    WorkerEvents.output = written_again(WorkerEvents.output)  # type: ignore[method-assign]  # the test's takes its place
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     try:
         worker.run()
@@ -138,10 +167,59 @@ def run_worker(settings: Settings, instance: str) -> int:
     return 0
 
 
+def returned(call: Call) -> dict[str, Any]:
+    """What the handler returns, as the payload says."""
+    number, kind = call.payload["number"], call.payload["returns"]
+    output = {"number": number, "attempt": call.attempt, "mark": mark_of(number), "fate": call.payload["fate"]}
+    if kind == "redact":
+        return {**output, "ssn": SSN, "internal_notes": mark_of(number)}
+    if kind == "hold":
+        return {**output, "token": secret_of(number), "ssn": SSN}
+    if kind == "breach":
+        with suppress(BudgetExceeded):
+            call.budget(BUDGET).spend(call.constraints[BUDGET] + 1)
+    return output
+
+
+def written_again(output: Any) -> Any:
+    """The worker's outputs, some of which are written a second time, byte for byte."""
+
+    def outputs(self: WorkerEvents, done: Finished, headers: Headers, broken: Iterable[str] = ()) -> list[Out]:
+        out, *more = output(self, done, headers, broken)
+        again = int(done.grant.job_id.rpartition("-")[2]) % TWICE_EVERY == 0
+        return [out, out, *more] if again else [out, *more]
+
+    return outputs
+
+
+def run_reviewer(settings: Settings, person: str) -> int:
+    """Decide what is held until SIGTERM; 1 when something made it end."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with Reviewer(settings, person) as reviewer:
+            while not ended.wait(LOOK_SEC):
+                # From both ends: two people share the work, and meet.
+                for request in reviewer.requests()[:: 1 if person == PEOPLE[0] else -1]:
+                    decide(reviewer, request.request_id, json.loads(request.payload)["fate"])
+    except SluicegateError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+def decide(reviewer: Reviewer, request_id: str, fate: str) -> None:
+    """Say what the output is fated to; what is to expire is left alone."""
+    if fate == "destroy":
+        reviewer.destroy(request_id, "it must not leave", ANSWER_SEC_MAX)
+    elif fate != "expire":
+        reviewer.release(request_id, redacted=fate == "release_redacted", timeout_sec=ANSWER_SEC_MAX)
+
+
 def main() -> int:
     """Run the process that was asked for; its exit code."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("worker", *VARIANTS))
+    parser.add_argument("kind", choices=("worker", "reviewer", *VARIANTS))
     parser.add_argument("--instance", required=True)
     parser.add_argument("--with-parent", type=int, required=True)
     options = parser.parse_args()
@@ -149,6 +227,8 @@ def main() -> int:
     settings = Settings()
     if options.kind == "worker":
         return run_worker(settings, options.instance)
+    if options.kind == "reviewer":
+        return run_reviewer(settings, options.instance)
     VARIANTS[options.kind](Rest(resting_file(settings, options.instance)))
     return run_processor("gate", settings, options.instance)
 

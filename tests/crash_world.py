@@ -1,8 +1,8 @@
 """A tenant under load whose processes are killed: every one of ours by ``kill -9``, and the broker too.
 
-One thread does it all, turn by turn: it writes intents, follows the gate's journal, restarts what has ended, and
-kills what the plan says once there is something to lose. Gates are killed productively: each only after it has
-committed judgements since its last start.
+One thread does it all, turn by turn: it writes intents, follows the journals, restarts what has ended, and kills what
+the plan says once there is something to lose. Gates are killed productively: each only after it has committed
+judgements since its last start; review, desk and people only while an output is held.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
-from crash_load import Load
+from crash_load import PEOPLE, Load
 from crash_process import effects_dir, resting_file
 
 from sluicegate.cli.prepare import Prepared
 from sluicegate.infra.supervisor import last_lines, ready_file, settings_environment
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.events import Closed, Decision
+from sluicegate.schemas.events import Closed, Decision, Quarantined, Result
+from sluicegate.schemas.payload import NONE
 from sluicegate.streams.kafka import Tail
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.settings import Settings
@@ -40,6 +42,8 @@ RUNNING_MIN: Final = 20
 """Jobs that are under way when a worker is killed, so that it takes some of them along."""
 LOOK_SEC: Final = 0.5
 BACKOFF_SEC: Final = 0.3
+WHILE_HELD: Final = ("outputs", "desk", "reviewer")
+"""What is killed only while an output is held."""
 HERE: Final = Path(__file__).parent
 
 
@@ -58,6 +62,7 @@ class Process:
         self.start_at = 0.0
         self.wanted = True
         self.killed = False
+        self.frozen = False
         self.health: dict[str, Any] = {}
         self.journal_before: Counter[int] | None = None
         """What stood in the journal, by partition, when this process became ready."""
@@ -98,6 +103,17 @@ class Process:
         self.process.wait()
         self.killed, self.start_at = True, time.monotonic() + down_sec
 
+    def freeze(self, for_sec: float) -> None:
+        """SIGSTOP: it does not know that it was away."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        self.frozen, self.start_at = True, time.monotonic() + for_sec
+
+    def wake(self) -> None:
+        if self.frozen and self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+        self.frozen = False
+
     def end(self) -> int | None:
         """SIGTERM; the exit code. None when it did not run."""
         self.wanted = False
@@ -117,28 +133,38 @@ class Fault(msgspec.Struct):
     decided: int
     name: str
     down_sec: float = BACKOFF_SEC
+    freeze: bool = False
 
 
 def plan(intents: int, away_sec: float, **counts: int) -> list[Fault]:
     """Kills by kind of process, evenly over the first nine tenths. Every second gate is away for ``away_sec``.
 
-    That is longer than the session lasts, so that the other gate takes its partitions over.
+    That is longer than the session lasts, so that the other gate takes its partitions over. `frozen` are processes of
+    output review that are stopped for as long in place of killed.
     """
     found = [
         Fault(int(0.9 * intents * (number + offset) / count), name)
-        for offset, (name, count) in zip((0.5, 0.3, 0.4, 0.6, 0.7), counts.items(), strict=False)
+        for offset, (name, count) in zip((0.5, 0.3, 0.4, 0.6, 0.7, 0.2, 0.8, 0.45), counts.items(), strict=False)
         for number in range(count)
     ]
     gates = [fault for fault in found if fault.name == "gate"]
     for fault in gates[1::2]:
         fault.down_sec = away_sec
+    for fault in found:
+        if fault.name == "frozen":
+            fault.name, fault.down_sec, fault.freeze = "outputs", away_sec, True
     return sorted(found, key=lambda fault: fault.decided)
 
 
 class World:
-    """The running tenant. ``variant`` takes another gate, of `crash_process`, and only gates; use in ``with``."""
+    """The running tenant; use in ``with``.
 
-    def __init__(self, found: Prepared, intents: int, faults: Sequence[Fault], variant: str = "") -> None:
+    ``variant`` takes another gate, of `crash_process`, and nothing else; ``reviews`` processes review outputs.
+    """
+
+    def __init__(
+        self, found: Prepared, intents: int, faults: Sequence[Fault], variant: str = "", reviews: int = 1
+    ) -> None:
         self.settings, self.broker = found.settings, found.broker
         self.load = Load(self.settings, intents)
         self.kills: Counter[str] = Counter()
@@ -147,7 +173,7 @@ class World:
         self.moves = 0
         self.ended: list[str] = []
         """What ended by itself, with its exit code."""
-        self.decided, self.permitted, self.closed = 0, 0, 0
+        self.decided, self.permitted, self.closed, self.held = 0, 0, 0, 0
         self.alone = bool(variant)
         self._variant = variant
         self._faults = deque(faults)
@@ -158,10 +184,14 @@ class World:
         self._random = random.Random(7)
         self._looked_at = 0.0
         gates = [Process(self.settings, "gate", instance, variant) for instance in ("0", "1")]
-        others = [Process(self.settings, name, "0") for name in ("outputs", "watch")]
-        workers = [Process(self.settings, "worker", instance, "worker") for instance in ("1", "2")]
-        self.processes = gates[:1] if variant else [*gates, *others, *workers]
-        self._tail = Tail(self.settings, "auditor", ("job.decisions",), group="auditor", start="beginning")
+        sealing = () if self.settings.sealing == NONE else ("keys",)
+        others = [Process(self.settings, name, "0") for name in ("desk", "watch", *sealing)]
+        others += [Process(self.settings, "outputs", str(number)) for number in range(reviews)]
+        others += [Process(self.settings, "worker", instance, "worker") for instance in ("1", "2")]
+        others += [Process(self.settings, "reviewer", person, "reviewer") for person in PEOPLE]
+        self.processes = gates[:1] if variant else [*gates, *others]
+        journals = ("job.decisions", "job.results")
+        self._tail = Tail(self.settings, "auditor", journals, group="auditor", start="beginning")
 
     def __enter__(self) -> Self:
         for process in self.processes:
@@ -178,6 +208,7 @@ class World:
         """End every process as `sluicegate up` does."""
         for process in self.processes:
             process.wanted = False
+            process.wake()
             if process.process is not None and process.process.poll() is None:
                 process.process.terminate()
         for process in self.processes:
@@ -234,7 +265,7 @@ class World:
 
     def _follow(self) -> None:
         for record in self._tail.poll(0.02):
-            self._journal[record.partition] += 1
+            self._journal[record.partition] += record.topic == "job.decisions"
             event = self._codec.decode(record.value)
             if isinstance(event, Decision):
                 self.decided += 1
@@ -242,10 +273,16 @@ class World:
                 self.load.open[event.agent_id] -= 1
             elif isinstance(event, Closed):
                 self.closed += 1
+            elif isinstance(event, Quarantined):
+                self.held += 1
+            elif isinstance(event, Result):
+                self.held -= event.request_id is not None
 
     def _tend(self, now: float) -> None:
         for process in self.processes:
             running = process.process
+            if process.frozen and now >= process.start_at:
+                process.wake()
             if running is None or running.poll() is None or not process.wanted:
                 continue
             if not process.killed:
@@ -290,24 +327,30 @@ class World:
                 return
             if fault.name == "gate":
                 self.judged_before.append(process.health["processed_count"])
-            process.kill(fault.down_sec)
+            if fault.freeze:
+                process.freeze(fault.down_sec)
+            else:
+                process.kill(fault.down_sec)
             if self.alone:
                 self.load.open.clear()  # what it lost will not be decided any more
-        self.kills[fault.name] += 1
+        self.kills["frozen" if fault.freeze else fault.name] += 1
         self._faults.popleft()
         self._due_since = 0.0
 
     def _victim(self, name: str) -> Process | None:
-        found = [each for each in self.processes if each.name == name and not each.killed]
+        found = [each for each in self.processes if each.name == name and not (each.killed or each.frozen)]
         found = [each for each in found if name != "gate" or self._productive(each)]
         if name == "worker" and self.permitted - self.closed < RUNNING_MIN:
+            return None
+        if name in WHILE_HELD and self.held < 1:
             return None
         turn = self.kills[name] % 2
         return found[turn % len(found)] if found else None
 
     def _stuck(self) -> str:
         permitted = sum(self.load.submitted.values())
-        said = [f"decided {self.decided} of {len(self.load.submitted)}, closed {self.closed} of {permitted}"]
+        said = [f"decided {self.decided} of {len(self.load.submitted)}"]
+        said += [f"closed {self.closed} of {permitted}, held {self.held}"]
         said += [f"kills {dict(self.kills)}, still to come {len(self._faults)}, ended {self.ended[-5:]}"]
         for process in self.processes:
             said += [f"{process.label}:", *last_lines(process.log, 4)]

@@ -130,6 +130,7 @@ def tenant(broker: RunningBroker, kafka_dir: Path) -> TenantFactory:
                 "run_dir": kafka_dir,
                 "control_age_ms_max": 2_000,
                 "pools": ("default", *pools),
+                "sealing": "none",  # no key service runs beside these parts
                 **settings,
             }
         )

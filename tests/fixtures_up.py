@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,10 +34,16 @@ class Tenant(NamedTuple):
 
 
 @contextmanager
-def running_up(broker: RunningBroker, kafka_dir: Path, folder: Path, name: str) -> Iterator[Tenant]:
-    """`sluicegate up --json` in ``folder`` for a tenant of this name, until the block ends."""
+def running_up(
+    broker: RunningBroker, kafka_dir: Path, folder: Path, name: str, change: Callable[[Path], None] = lambda _: None
+) -> Iterator[Tenant]:
+    """`sluicegate up --json` in ``folder`` for a tenant of this name, until the block ends.
+
+    ``change`` alters the copy of the shipped policies before they are published.
+    """
     policies = folder / "policies"
     shutil.copytree(shipped_policies(), policies)
+    change(policies)
     environment = {
         "SLUICEGATE_TENANT": name,
         "SLUICEGATE_RUN_DIR": str(folder / "run"),

@@ -185,6 +185,7 @@ def prepared_flood(name: str, broker: RunningBroker, kafka_dir: Path, folder: Pa
         logins_file=kafka_dir / "logins.json",
         control_age_ms_max=2_000,
         partitions=PARTITIONS,
+        sealing="none",  # the limits are met before anything is opened
         **LIMITS,
     )
     policies = folder / "policies"

@@ -350,7 +350,7 @@ def rights(call: Call) -> Any:
     return {
         "held": [words[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
         "no new": words["NoNewPrivs"],
-        "core": [hard, tried(lambda: resource.setrlimit(resource.RLIMIT_CORE, (1, 1)))],
+        "core": [hard, tried(lambda: resource.setrlimit(resource.RLIMIT_CORE, (2, 2)))],
         "node": tried(lambda: os.mknod("/tmp/node", 0o600 | 0o020000, os.makedev(1, 1))),  # noqa: S108
         "host name": tried(lambda: socket.sethostname("mine")),
     }

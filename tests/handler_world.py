@@ -10,6 +10,7 @@ from typing import Any
 
 import handler_attacks
 import handler_budgets
+import handler_hostile
 import handler_network
 import pytest
 from clients_events import grant
@@ -18,11 +19,12 @@ from sluicegate.clients.attempts import Breach, Finished, finished
 from sluicegate.clients.call import Call, Given
 from sluicegate.clients.handler_process import HandlerProcess
 from sluicegate.clients.judging import Terms
+from sluicegate.clients.sandbox import place
 from sluicegate.clients.zygote_process import Zygote, scrubbed
 
 HANDLERS: dict[str, Callable[[Call], Any]] = {
     name: found
-    for module in (handler_attacks, handler_budgets, handler_network)
+    for module in (handler_attacks, handler_budgets, handler_hostile, handler_network)
     for name, found in vars(module).items()
     if callable(found) and getattr(found, "__module__", "") == module.__name__ and not name.startswith("_")
 }
@@ -71,7 +73,7 @@ class World:
 
     def process(self, name: str, payload: Any = None, *, terms: Terms | None = None, **more: Any) -> HandlerProcess:
         return HandlerProcess(
-            self.zygote, NAMES.index(name), given(payload), terms or Terms(), hidden=[self.run_dir], **more
+            self.zygote, NAMES.index(name), given(payload), terms or Terms(), hidden=[place(self.run_dir)], **more
         )
 
     def run(

@@ -30,6 +30,8 @@ SIZES = {
     "flood": 12,
     "control": 3,
     "review": 12,
+    "detection": 0,
+    "sealing": 2,
     "jobs": 3,
 }
 """How many figures each measurement gives in its quick form."""

@@ -10,6 +10,8 @@ import pytest
 
 from sluicegate.cli.erase import GONE, STAYS, _erased, _tell, erase
 from sluicegate.cli.output import Output
+from sluicegate.cli.verify import _say
+from sluicegate.processors.verify_report import Report
 from sluicegate.schemas.errors import BadInput, KeyErased, Unavailable
 from sluicegate.schemas.key_ids import job_key, month_of
 from sluicegate.streams.key_store import ErasedUnit, KeyStore
@@ -92,3 +94,14 @@ def test_it_tells_what_is_gone_and_what_stays(capsys: pytest.CaptureFixture[str]
     told = json.loads(capsys.readouterr().out)
     assert told["units"][0] == {"agent_id": "support", "month": "2026-11", "before": False}
     assert (told["kind"], told["stays"]) == ("erase", list(STAYS))
+
+
+def test_verify_says_what_it_recomputed_without_a_payload(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three counts that are never mixed: from everything, from facts, and what had to be taken as it stands."""
+    report = Report({"Granted": 3}, 9, 0, [], 0, erased={"Decision": 2}, as_recorded={"Result": 1})
+    _say(Output(as_json=False), report)
+    said = capsys.readouterr().out
+    assert "recomputed: 3 Granted\n" in said
+    assert "recomputed from facts, payload erased: 2 Decision\n" in said
+    assert "payload erased, taken as recorded where only it could tell: 1 Result\n" in said
+    assert "clean" in said

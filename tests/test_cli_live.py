@@ -219,6 +219,23 @@ def test_verify_is_clean_and_can_fail(cli: Cli, tmp_path: Path) -> None:
     assert "fault [" in cut.out
 
 
+def test_an_erased_job_ends_and_the_log_is_still_verified(cli: Cli) -> None:
+    """The key goes, the log says so; what waited for people is over, and its decision is recomputed from facts."""
+    job, request = cli.held()
+    asked = cli("erase", "--job", job, "--reason", "asked to")
+    assert (asked.code, "here give --yes" in asked.err) == (2, True)
+    said = cli("erase", "--job", job, "--reason", "asked to", "--yes", "--json")
+    assert said.code == 0, said
+    assert "deployer" in [unit["agent_id"] for unit in said.json()["units"]]
+    assert cli("approvals", "approve", request, "--as", "ken").code == 0
+    ended = cli("job", "status", job, "--agent", "deployer", "--wait", "10", "--json").json()
+    assert ended["outcome"]["outcome"] == "withdrawn"
+    assert ended["outcome"]["reason"].startswith("payload_erased")
+    found = cli("verify", "--json")
+    assert found.code == 0, found
+    assert found.json()["erased"]["Decision"] == 1
+
+
 def test_a_dead_letter_is_listed_shown_and_put_back(cli: Cli, up: Tenant) -> None:
     """What cannot be read is kept whole; a replay writes the same bytes again, and they die again."""
     publisher = Publisher(up.settings(), "agent.researcher")
@@ -258,12 +275,13 @@ def test_a_bundle_with_faults_is_not_published(cli: Cli, up: Tenant, tmp_path: P
 
 
 def test_an_enrolled_agent_counts_once_published(cli: Cli, up: Tenant) -> None:
-    """Enrol, be refused, publish, be judged: login, key and document are all there, comments too."""
+    """Enrol, be refused a key, publish, be judged: login, key and document are all there, comments too."""
     said = cli("agents", "enroll", "crawler", "--owner", "ken", "--json").json()
     assert said["login"] == "agent.crawler"
     assert Path(said["key_file"]).stat().st_mode & 0o077 == 0
     early = cli("job", "submit", "job.report.read", "--agent", "crawler", "--wait", "1", "--json")
-    assert early.code in (1, 4)
+    assert early.code == 3
+    assert "`agent/crawler` is not enrolled here; enrol it, and publish the policy" in early.err
     published = cli("policy", "publish", "--json")
     assert published.code == 0, published
     assert published.json()["acknowledged"] == ["0"]

@@ -136,10 +136,12 @@ def test_an_allowlist_that_no_worker_can_read_is_an_error(place: Place) -> None:
         ("{ may_write: false }", "argument", False),
         ("{ may_write: false }", "handler", True),
         ("{ read_only: false }", "argument", True),
+        ("{ path_allowlist: ['/a'] }", "argument", False),  # it would refuse each such grant
+        ("{ path_allowlist: ['/a'] }", "handler", True),
     ],
 )
 def test_words_count_only_for_what_they_can_enforce(place: Place, constraints: str, by: str, fine: bool) -> None:
-    """A worker checks upper limits, and `false` asks for something but with `read_only` and `dry_run`."""
+    """A worker checks upper limits of numbers, and `false` asks for something but with `read_only` and `dry_run`."""
     types = "{ floor: { type: number, merge: max }, may_write: { type: boolean, merge: and } }"
     place.write("p/bundle.yaml", f"constraint_types: {types}\n")
     ruled(place, constraints)

@@ -6,8 +6,10 @@ import pytest
 from clients_events import grant
 
 from sluicegate.clients.judging import Judgement, Lapse, Refuse, Start, Wait, judge_grant
+from sluicegate.schemas.errors import KeyErased
 from sluicegate.schemas.events import Sealed
 from sluicegate.schemas.payload import seal
+from sluicegate.schemas.sealing import NoKeyring
 
 
 def judged(
@@ -43,6 +45,17 @@ def test_payload_of_an_unknown_envelope_runs_nothing() -> None:
     found = judged(payload=Sealed(algorithm="rot13", key_id="", nonce=b"", content=b"x" * 40))
     assert isinstance(found, Refuse)
     assert found.code == "grant_unreadable"
+
+
+def test_erased_payload_takes_its_grant_back() -> None:
+    """Nobody can run what was erased: the job ends as one that was revoked, not as one whose grant was bad."""
+
+    class Erased(NoKeyring):
+        def open(self, sealed: Sealed) -> tuple[bytes, bytes]:
+            raise KeyErased("erased by olga")
+
+    found = judge_grant(grant(), 5_000, (), None, tenant="default", pool="default", keys=Erased())
+    assert found == Refuse("revoked", "payload erased: erased by olga")
 
 
 def test_grant_seen_before_is_refused() -> None:

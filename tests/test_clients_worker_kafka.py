@@ -217,7 +217,7 @@ def test_topic_without_a_handler_is_refused(settings: Settings, gate: Hand, outp
 
 def test_worker_that_nobody_could_pause_does_not_start(tmp_path: Path, calls: Calls) -> None:
     """Without a trusted operator a worker would ignore every pause: it refuses to run."""
-    settings = Settings(run_dir=tmp_path / "run")
+    settings = Settings(run_dir=tmp_path / "run", sealing="none")
     keys.new_gate(settings)
     with pytest.raises(BadInput, match="trusts no operator"):
         Worker(settings, "default", {"job.*": calls}).run()
@@ -226,7 +226,7 @@ def test_worker_that_nobody_could_pause_does_not_start(tmp_path: Path, calls: Ca
 def test_worker_that_trusts_no_gate_does_not_start(tmp_path: Path, calls: Calls) -> None:
     """Without a gate's key it could believe no grant: it says so instead of refusing them all."""
     with pytest.raises(BadInput, match="trusts no gate"):
-        Worker(Settings(run_dir=tmp_path / "run"), "default", {"job.*": calls}).run()
+        Worker(Settings(run_dir=tmp_path / "run", sealing="none"), "default", {"job.*": calls}).run()
 
 
 def test_a_grant_without_the_gates_signature_runs_nothing(
@@ -283,7 +283,7 @@ KILLED = textwrap.dedent(
         os.write(handle, f"{call.payload['n']}\\n".encode())
         return {}
 
-    settings = Settings(run_dir=Path(run_dir), tenant=tenant, bootstrap=bootstrap)
+    settings = Settings(run_dir=Path(run_dir), tenant=tenant, bootstrap=bootstrap, sealing="none")
     Worker(settings, "default", {"job.*": handler}, control=Control(), jobs_max=4).run()
     """
 )

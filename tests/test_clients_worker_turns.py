@@ -13,7 +13,7 @@ from handler_world import World
 
 from sluicegate.clients.attempts import Attempt, Finished
 from sluicegate.clients.intake import Waiting
-from sluicegate.clients.judging import Terms
+from sluicegate.clients.judging import Refuse, Start, Terms
 from sluicegate.clients.worker import Worker
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import LoginRefused
@@ -23,11 +23,15 @@ from sluicegate.streams.control_reader import ControlConfig, ControlReader
 from sluicegate.streams.control_scopes import Stop
 from sluicegate.streams.control_state import ControlState
 from sluicegate.streams.engine import Out, Record
+from sluicegate.streams.identity import Ed25519Signer, Ed25519Verifier
+from sluicegate.streams.kafka import signed_headers
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.settings import Settings
+from sluicegate.streams.topics import physical
 from sluicegate.streams.transact import NothingWritten
 
 CODEC = Codec(registry_for(""))
+GATE = Ed25519Signer("gate/g", b"g" * 32)
 Running = Callable[[Worker], tuple[Attempt, threading.Event]]
 
 
@@ -64,7 +68,7 @@ class Written:
 
 
 def worker(control: Any) -> Worker:
-    return Worker(Settings(), "default", {"job.*": lambda _: {}}, control=control)
+    return Worker(Settings(sealing="none"), "default", {"job.*": lambda _: {}}, control=control)
 
 
 def turn(of: Worker, grants: Grants, control: Any, written: Written | None = None) -> Written:
@@ -116,6 +120,24 @@ def test_a_worker_whose_reader_of_commands_has_died_ends(running: Running, busy:
         running(of)
     with pytest.raises(LoginRefused, match="password changed"):
         turn(of, Grants(), reader)
+
+
+def signed(offset: int = 0, *, partition: int = 0, misplaced: bool = False) -> Waiting:
+    """A sound grant in a record that the test's gate has signed."""
+    made, key = grant(), b"j1"
+    value, topic = CODEC.encode(made), "job.grants.default"
+    headers = signed_headers(GATE, physical("default", topic), made, "r", 1, key, value)
+    return Waiting(Record(topic, partition, offset, key, value, headers, 1), made, misplaced)
+
+
+def test_a_grant_that_stands_in_another_place_runs_nothing() -> None:
+    """A signed grant that is copied to another partition would be met by another worker, which has not seen it."""
+    of, control = worker(Control()), ControlState()
+    of._gates = {GATE.key_id: Ed25519Verifier(GATE.public())}
+    assert isinstance(of._judge(signed(), 0, set(), control), Start)
+    found = of._judge(signed(partition=1, misplaced=True), 0, set(), control)
+    assert isinstance(found, Refuse)
+    assert found.code == "grant_misrouted"
 
 
 def test_what_runs_is_stopped_and_told_while_nothing_can_be_taken(running: Running) -> None:

@@ -13,13 +13,15 @@ from typing import Any, Final
 import pytest
 from crash_findings import Findings, effects_of, findings
 from crash_load import FAST, prepared
+from crash_review import review_findings, state_findings
 from crash_world import World, plan
 from fixtures_kafka import RunningBroker
 
 from sluicegate.cli.log_reading import read_log
 from sluicegate.cli.prepare import Prepared
 from sluicegate.cli.verify import verify_copy
-from sluicegate.processors.verify import Report
+from sluicegate.processors.run import step_keyring
+from sluicegate.processors.verify_report import Report
 from sluicegate.streams.logcopy import write_copy
 from sluicegate.streams.settings import Settings
 
@@ -27,6 +29,7 @@ AWAY_SEC: Final = 8.0
 """Longer than a member's session, so that its partitions move."""
 HERE: Final = Path(__file__).parent
 FIGURES: Final = "figures.json"
+ENDS: Final = {f"requests ended by {word}" for word in ("release", "release_redacted", "destroy", "expired")}
 
 Found = tuple[Findings, Report, list[str]]
 
@@ -63,6 +66,11 @@ def found_in(world: World, folder: Path) -> Found:
     report = verify_copy(world.settings, copy)
     effects = effects_of(world.effects_dir())
     found = findings(log.records, world.load.submitted, effects, to_the_end=not world.alone)
+    if not world.alone:
+        keys = step_keyring(world.settings)
+        counts, broken = review_findings(log.records, world.load.numbers, world.load.intents, keys)
+        found.counts |= counts
+        found.broken |= broken | state_findings(world.settings)
     said = subprocess.run(
         [sys.executable, HERE / "second_checker.py", copy], capture_output=True, text=True, check=False
     )
@@ -97,27 +105,32 @@ def assert_unharmed(world: World, folder: Path, took_sec: float) -> dict[str, An
 
 
 def test_no_crash_of_ours_loses_or_doubles_anything(tenants: Tenants) -> None:
-    """One decision, one grant, one start per attempt, one result, whatever is killed and whoever takes over."""
-    faults = plan(1_500, AWAY_SEC, gate=3, outputs=1, worker=2)
+    """One decision, one grant, one start per attempt, one review, one result, whoever is killed and whoever takes over.
+
+    An output that is held stays so until a person's word or its time, and that counts once.
+    """
+    faults = plan(800, AWAY_SEC, gate=3, outputs=2, worker=2, desk=1, reviewer=1)
     ready, folder = tenants.prepared("crash")
-    with World(ready, 1_500, faults) as world:
+    with World(ready, 800, faults) as world:
         took_sec = world.run(150)
         world.end()
-        assert_unharmed(world, folder, took_sec)
-        assert world.kills == {"gate": 3, "outputs": 1, "worker": 2}
+        figures = assert_unharmed(world, folder, took_sec)
+        assert world.kills == {"gate": 3, "outputs": 2, "worker": 2, "desk": 1, "reviewer": 1}
+        assert figures["events"].keys() >= ENDS, "not every end of a held output came about"
 
 
 @pytest.mark.campaign
 def test_the_campaign_of_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The long form: 20,000 intents, and the broker is killed as well; its figures stand in the README."""
+    """The long form: 20,000 intents, broker and reviews that freeze besides; its figures stand in the README."""
     settings = Settings(run_dir=tmp_path / "run", **FAST)
-    faults = plan(20_000, AWAY_SEC, gate=14, outputs=4, worker=6, broker=2, watch=2)
-    with World(prepared(settings, tmp_path / "policies"), 20_000, faults) as world:
-        took_sec = world.run(1_200)
+    kills = {"gate": 14, "outputs": 8, "worker": 6, "broker": 2, "watch": 2, "desk": 5, "reviewer": 4, "frozen": 3}
+    faults = plan(20_000, AWAY_SEC, **kills)
+    with World(prepared(settings, tmp_path / "policies"), 20_000, faults, reviews=2) as world:
+        took_sec = world.run(2_400)
         world.end()
         figures = assert_unharmed(world, tmp_path, took_sec)
-        assert world.kills["gate"] >= 12
-        assert world.kills["broker"] == 2
+        assert world.kills == kills
+        assert figures["events"].keys() >= ENDS, "not every end of a held output came about"
         assert figures["events"]["lost attempts"] > 0, "no worker took a running job along"
     with capsys.disabled():
         sys.stdout.write(f"\n{json.dumps(figures, indent=1)}\n")

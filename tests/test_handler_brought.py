@@ -132,7 +132,7 @@ def test_a_worker_with_such_a_handler_does_not_run(tmp_path: Path) -> None:
     """Nothing is taken, and nobody is logged in."""
     lock = threading.Lock()
     with pytest.raises(BadInput, match="cannot be brought"):
-        Worker(Settings(run_dir=tmp_path), "default", {"job.*": lambda _: lock.locked()}).run()
+        Worker(Settings(run_dir=tmp_path, sealing="none"), "default", {"job.*": lambda _: lock.locked()}).run()
 
 
 class Unloadable:
@@ -175,7 +175,7 @@ def test_isolation_says_what_there_is() -> None:
 
 def test_a_worker_says_what_isolation_its_handlers_get(tmp_path: Path) -> None:
     """Before it runs too."""
-    assert Worker(Settings(run_dir=tmp_path), "default").isolation == isolation()
+    assert Worker(Settings(run_dir=tmp_path, sealing="none"), "default").isolation == isolation()
 
 
 def test_a_grant_that_a_handler_cannot_be_held_to_is_refused() -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
-from world import CODEC, OPERATOR, PEOPLE, World, policy_files
+from world import CODEC, OPERATOR, PEOPLE, TENANT, World, policy_files
 
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors.impact import Report
-from sluicegate.processors.impact_replay import GONE, SEALED, impact_of_log
+from sluicegate.processors.impact_replay import ERASED, GONE, SEALED, impact_of_log
 from sluicegate.processors.plane import REMEMBERED_MS
 from sluicegate.schemas.events import Ask, Command, Decision, Incident, Intent
+from sluicegate.schemas.sealing import AES_256_GCM
 from sluicegate.streams.control_state import COMMANDS
 from sluicegate.streams.engine import Record
+from sluicegate.streams.key_store import KeyStore, StoreKeyring
 
 HOUR_MS = 3_600_000
 ACTIONS = {
@@ -397,3 +400,19 @@ def test_the_held_share_is_set_against_5_to_10_percent(large: int, place: str) -
         refund(world, f"j{number}", 200 if number < large else 1)
     report = impact(world, LARGE)
     assert (report.after.held_share, report.after.held_place) == (large / 20, place)
+
+
+def test_a_sealed_payload_is_judged_again_and_an_erased_one_counted_apart(tmp_path: Path) -> None:
+    """With the key store at hand sealed jobs count; without it none does; erased is not the same as not here."""
+
+    class Sealing(World):
+        keys = StoreKeyring(KeyStore(tmp_path / "keystore.db", make=True), creates=True)
+
+    world = Sealing(files(PASS), sealing=AES_256_GCM)
+    for job in ("j1", "j2", "j3"):
+        refund(world, job)
+    KeyStore(tmp_path / "keystore.db").erase_job(TENANT, "deployer", "j2", "asked to", "operator/olga")
+    report = impact_of_log(world.records(), CODEC, policy(ASK), 0, world.keys)
+    assert (report.intents, report.skipped) == (2, {ERASED: 1})
+    without = impact_of_log(world.records(), CODEC, policy(ASK))
+    assert (without.intents, without.skipped) == (0, {SEALED: 3})

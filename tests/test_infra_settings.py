@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sluicegate.schemas.errors import BadInput, Unavailable
+from sluicegate.schemas.sealing import AES_256_GCM
 from sluicegate.streams.control_state import StepSettings
 from sluicegate.streams.logins import kafka_config, load_logins, save_logins
 from sluicegate.streams.settings import Settings
@@ -65,8 +66,12 @@ def test_pools_come_as_words_from_the_environment_and_hold_the_default(monkeypat
 
 
 def test_every_setting_of_a_judgement_is_a_setting() -> None:
-    """What travels in the activating command is made from the settings, field by field, with the same defaults."""
-    assert Settings().step_settings() == StepSettings()
+    """What travels in the activating command is made from the settings, field by field, with the same defaults.
+
+    Only that a command without a word on sealing is one from before it stays so.
+    """
+    assert Settings(sealing="none").step_settings() == StepSettings()
+    assert Settings().step_settings().sealing == AES_256_GCM
 
 
 def test_settings_load_neither_kafka_nor_an_engine() -> None:

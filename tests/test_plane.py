@@ -88,7 +88,7 @@ def test_a_fault_of_ours_is_a_dead_letter_and_changes_no_state(world: World, mon
 
     monkeypatch.setattr(gate, "judge", broken)
     world.submit("j1", "job.crm.read")
-    assert (letter(world).reason, letter(world).message) == ("step_failed", "ZeroDivisionError: in a test")
+    assert (letter(world).reason, letter(world).message) == ("step_failed", "ZeroDivisionError in `broken`")
     assert world.last("job.decisions", Refused).code == "step_failed"
     monkeypatch.undo()
     world.submit("j1", "job.crm.read")

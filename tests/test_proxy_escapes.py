@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -283,3 +285,21 @@ def test_a_refusal_tells_neither_path_nor_secrets(gate: World) -> None:
         "GET http://evil.example: user information in an address hides its host",
         "GET http://evil.example: `Token` is no header",
     ]
+
+
+FOREIGN = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as going:
+    going.connect(sys.argv[1])
+    try:
+        going.sendall(b"CONNECT evil.example:443 HTTP/1.1\\r\\nHost: evil.example:443\\r\\n\\r\\n")
+        sys.stdout.buffer.write(going.recv(100))
+    except OSError:
+        pass
+"""
+
+
+def test_another_process_cannot_speak_for_an_attempt(gate: World) -> None:
+    """The relay is in the worker; another handler that finds the socket is not served, and nobody is blamed for it."""
+    found = subprocess.run([sys.executable, "-c", FOREIGN, str(gate.proxy.path)], capture_output=True, check=True)
+    assert (found.stdout, gate.told, gate.looked_up) == (b"", [], [])

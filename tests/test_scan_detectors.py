@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sluicegate.policies.decodings import _BLOCKS, _seen, odd_characters
 from sluicegate.policies.detectors import (
     CLASSES,
     Detectors,
@@ -193,6 +194,20 @@ def test_what_a_recogniser_raises_is_not_hidden() -> None:
 
     with pytest.raises(RuntimeError, match="model lost"):
         scan({"a": "b"}, Detectors.build(recognisers=[Broken()]))
+
+
+def test_building_detectors_leaves_nothing_to_the_first_scan() -> None:
+    """What is worked out once a process is worked out there, so no document waits for it."""
+    odd_characters.cache_clear()
+    Detectors.build(builtin=False)
+    assert odd_characters.cache_info().currsize == 1
+
+
+def test_no_character_is_missing_from_the_blocks() -> None:
+    """What is outside of the blocks that are gone through is seen as what it is, by this Python's Unicode."""
+    inside = {code for block in _BLOCKS for code in block}
+    outside = (code for code in range(0x7F, sys.maxunicode + 1) if code not in inside)
+    assert [hex(code) for code in outside if _seen(code) != chr(code) and not 0xD800 <= code < 0xE000] == []
 
 
 def test_presidio_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from world import CODEC, World
 
 from sluicegate.policies import evaluate
-from sluicegate.processors.verify import Report
+from sluicegate.processors.verify_report import Report
 from sluicegate.schemas.events import EVENT_TYPES, Acknowledged, TimerFired
 from sluicegate.streams.engine import Record
 from sluicegate.streams.memory import Faults

@@ -16,7 +16,8 @@ from sluicegate.cli.control_log import compared
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors import desk, gate, outputs
 from sluicegate.processors.control import Control, snapshot_terms
-from sluicegate.processors.verify import Report, Verifier
+from sluicegate.processors.verify import Verifier
+from sluicegate.processors.verify_report import Report
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
 from sluicegate.schemas.events import (
