@@ -18,6 +18,7 @@ from sluicegate.policies.fields import (
     FactName,
     Mode,
     Name,
+    OpenRate,
     Path,
     Paths,
     Patterns,
@@ -90,6 +91,15 @@ class Level(Strict):
     rules: Annotated[list[Rule], Field(min_length=1)]
 
 
+class Evidence(Strict):
+    """What labelled actions must have shown before an agent is promoted to one of these levels, tested sequentially."""
+
+    levels: Annotated[list[Positive], Field(min_length=1)]
+    error_rate_ruled_out: OpenRate
+    error_rate_expected: OpenRate
+    confidence: OpenRate
+
+
 class PromotionCriteria(Strict):
     """What an agent must have shown before a person may promote it."""
 
@@ -97,6 +107,7 @@ class PromotionCriteria(Strict):
     max_error_rate: Rate
     review_period_days: Annotated[float, Field(gt=0)]
     requires_human_sign_off: bool
+    evidence: Evidence | None = None
 
 
 class MeasuredTrigger(Strict):
