@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from decimal import Context, Decimal
-from functools import cached_property
+from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -113,8 +114,9 @@ class EProcess:
 
     def enough(self, right: int, wrong: int) -> bool:
         """Whether the evidence suffices."""
-        return self.log_value(right, wrong) >= self._enough
+        return right >= self.wanted(wrong)
 
+    @lru_cache(maxsize=1_024)  # noqa: B019  # as many as there are documents that name evidence
     def wanted(self, wrong: int) -> int:
         """How many actions found correct it takes with so many errors."""
         missing = _EXACT.subtract(self._enough, _EXACT.multiply(self._wrong, wrong))
@@ -128,12 +130,13 @@ class AutonomyTerms:
         self.levels = frozenset(int(name.removeprefix("level_")) for name in document.autonomy_levels)
         criteria = document.promotion_criteria
         self._criteria = criteria
-        self.period = None if criteria is None else int(Decimal(repr(criteria.review_period_days)) * DAY_MICROS)
+        self.period = None if criteria is None else round(_exact(criteria.review_period_days) * DAY_MICROS)
         triggers = document.demotion_triggers
         self.violation_demotes = "policy_violation" in triggers
         self.incident_demotes = "safety_incident" in triggers
-        rates = [Decimal(repr(each.error_rate_above)) for each in triggers if not isinstance(each, str)]
-        self.error_rate_above = min(rates) if rates else None
+        rates = [_exact(each.error_rate_above) for each in triggers if not isinstance(each, str)]
+        self._rate_above = min(rates) if rates else None
+        self._rate_max = Fraction(0) if criteria is None else _exact(criteria.max_error_rate)
 
     @cached_property
     def evidence(self) -> EProcess | None:
@@ -152,7 +155,7 @@ class AutonomyTerms:
         successes, errors = score.successes, score.errors
         if successes < criteria.min_successful_actions:
             return f"{successes} successes of {criteria.min_successful_actions}"
-        if errors > Decimal(repr(criteria.max_error_rate)) * (successes + errors):
+        if _above(errors, successes + errors, self._rate_max):
             return f"{errors} errors of {successes + errors} finished, more than {criteria.max_error_rate}"
         said, evidence = criteria.evidence, self.evidence
         if said is None or evidence is None or score.level + 1 not in said.levels:
@@ -204,9 +207,9 @@ class AutonomyTerms:
 
     def _follows(self, score: Score) -> list[Change]:
         """What the counts themselves ask for."""
-        finished, most = score.successes + score.errors, self.error_rate_above
-        if most is not None and score.level > 0 and finished >= FINISHED_MIN and score.errors > most * finished:
-            reason = f"{score.errors} errors of {finished} finished, above {most}"
+        finished, most = score.successes + score.errors, self._rate_above
+        if score.level and most is not None and finished >= FINISHED_MIN and _above(score.errors, finished, most):
+            reason = f"{score.errors} errors of {finished} finished, above {float(most)}"
             return [_moved(score, "demoted", score.level - 1, reason)]
         if score.asked is None and self.lacking(score) is None:
             reason = f"{score.successes} successes, {score.errors} errors of {finished} finished"
@@ -228,6 +231,16 @@ class AutonomyTerms:
             score.successes -= successes
             score.errors -= errors
         del score.slices[:old]
+
+
+def _exact(number: float) -> Fraction:
+    """A number of a document as it is written there."""
+    return Fraction(repr(number))
+
+
+def _above(errors: int, finished: int, rate: Fraction) -> bool:
+    """Whether so many errors are a higher rate than this, strictly."""
+    return errors * rate.denominator > rate.numerator * finished
 
 
 def _count(score: Score, at: int, grain: int, *, succeeded: int = 0, erred: int = 0) -> None:

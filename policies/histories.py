@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from sluicegate.policies.autonomy import AutonomyTerms, Change, Happened, Job, Score, Word
@@ -23,8 +22,8 @@ RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 LEVEL_MAX: Final = 3
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICRO: Final = datetime.timedelta(microseconds=1)
+_TIMES: Final = TypeAdapter(AwareDatetime)
+_EPOCH: Final = _TIMES.validate_python("1970-01-01T00:00:00Z")
 _FIX: Final = "write it as RFC 3339 has it, such as `2026-11-24T18:00:00Z`"
 
 
@@ -32,7 +31,8 @@ def micros_of(text: str) -> int:
     """A time of RFC 3339 in µs since the epoch; what is finer is dropped. Raises ValueError."""
     if not RFC_3339.fullmatch(text):
         raise ValueError("no time of RFC 3339")
-    return (datetime.datetime.fromisoformat(text.upper()) - _EPOCH) // _MICRO
+    since = _TIMES.validate_python(text.upper()) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _check_time(text: str) -> str:
