@@ -39,7 +39,7 @@ def test_bounds_at_the_ends() -> None:
     """No error bounds nothing from below, only errors nothing from above, and nothing seen says nothing."""
     assert interval(0, 10, SURE)[0] == 0
     assert interval(10, 10, SURE)[1] == 1
-    assert interval(0, 0, SURE) == (0, 1)
+    assert interval(0, 0, SURE) == (Decimal(0), Decimal(1))
     assert lower_bound(10, 10, SURE) == 1 - upper_bound(0, 10, SURE)
     with pytest.raises(ValueError, match="3 errors of 2"):
         upper_bound(3, 2, SURE)
