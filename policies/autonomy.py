@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from sluicegate.policies.documents import DriftTrigger, MeasuredTrigger, NamedTrigger
+from sluicegate.policies.statistics import NATS, Cusum
+
 if TYPE_CHECKING:
-    from sluicegate.policies.documents import AutonomyDocument
+    from sluicegate.policies.documents import AutonomyDocument, Drift
 
 Word = Literal[
     "succeeded",
@@ -85,6 +88,8 @@ class Score(msgspec.Struct, omit_defaults=True):
     """Labelled actions at this level that were found correct."""
     wrong: int = 0
     """Errors at this level, whoever found them."""
+    drift: int = 0
+    """The sum of a sequential test for drift, in millionths of a nat."""
     begun: int = 0
     """How often counting began anew."""
     moves: int = 0
@@ -131,12 +136,16 @@ class AutonomyTerms:
         criteria = document.promotion_criteria
         self._criteria = criteria
         self.period = None if criteria is None else round(_exact(criteria.review_period_days) * DAY_MICROS)
-        triggers = document.demotion_triggers
-        self.violation_demotes = "policy_violation" in triggers
-        self.incident_demotes = "safety_incident" in triggers
-        rates = [_exact(each.error_rate_above) for each in triggers if not isinstance(each, str)]
-        self._rate_above = min(rates) if rates else None
         self._rate_max = Fraction(0) if criteria is None else _exact(criteria.max_error_rate)
+        triggers = document.demotion_triggers
+        self._falls: dict[str, int] = {each: 0 for each in triggers if isinstance(each, str)}
+        self._falls.update({each.trigger: each.to_level for each in triggers if isinstance(each, NamedTrigger)})
+        rates = [
+            (_exact(each.error_rate_above), each.levels_down) for each in triggers if isinstance(each, MeasuredTrigger)
+        ]
+        self._rate_above = min(rates) if rates else None
+        drifts = [each for each in triggers if isinstance(each, DriftTrigger)]
+        self._drift = (_cusum(drifts[0].drift), drifts[0].levels_down) if drifts else None
 
     @cached_property
     def evidence(self) -> EProcess | None:
@@ -184,15 +193,15 @@ class AutonomyTerms:
             if job.standing == "open":
                 job.standing, job.at, job.begun = "succeeded", event.at, score.begun
                 _count(score, event.at, grain, succeeded=1)
+                self._drifts(score, wrong=False)
         elif word == "found_correct":
             _found_correct(score, job)
         elif word in ERRORS:
-            _erred(score, job, event.at, grain)
-        elif (word == "policy_violation" and self.violation_demotes) or (
-            word == "safety_incident" and self.incident_demotes
-        ):
-            if score.level > 0:
-                changes.append(_moved(score, "demoted", 0, word.replace("_", " ")))
+            if _erred(score, job, event.at, grain):
+                self._drifts(score, wrong=True)
+        elif word in self._falls:
+            if score.level > self._falls[word]:
+                changes.append(_moved(score, "demoted", self._falls[word], word.replace("_", " ")))
         elif word == "level_set":
             if event.level != score.level:
                 changes.append(_moved(score, "set", event.level, "set by a person"))
@@ -207,10 +216,15 @@ class AutonomyTerms:
 
     def _follows(self, score: Score) -> list[Change]:
         """What the counts themselves ask for."""
-        finished, most = score.successes + score.errors, self._rate_above
-        if score.level and most is not None and finished >= FINISHED_MIN and _above(score.errors, finished, most):
-            reason = f"{score.errors} errors of {finished} finished, above {float(most)}"
-            return [_moved(score, "demoted", score.level - 1, reason)]
+        finished = score.successes + score.errors
+        if score.level and self._rate_above is not None and finished >= FINISHED_MIN:
+            most, down = self._rate_above
+            if _above(score.errors, finished, most):
+                reason = f"{score.errors} errors of {finished} finished, above {float(most)}"
+                return [_moved(score, "demoted", max(0, score.level - down), reason)]
+        if score.level and self._drift is not None and score.drift >= self._drift[0].threshold:
+            reason = f"drift: {score.errors} errors of {finished} finished, {score.drift / NATS:.2f} nats"
+            return [_moved(score, "demoted", max(0, score.level - self._drift[1]), reason)]
         if score.asked is None and self.lacking(score) is None:
             reason = f"{score.successes} successes, {score.errors} errors of {finished} finished"
             if not self.asks_people:
@@ -218,6 +232,10 @@ class AutonomyTerms:
             score.asked = score.level + 1
             return [Change("requested", score.asked, reason)]
         return []
+
+    def _drifts(self, score: Score, *, wrong: bool) -> None:
+        if self._drift is not None:
+            score.drift = self._drift[0].next(score.drift, wrong=wrong)
 
     def _forget(self, score: Score, at: int, grain: int) -> None:
         """Drop the slices that lie before the period up to now; without criteria there is no period."""
@@ -236,6 +254,10 @@ class AutonomyTerms:
 def _exact(number: float) -> Fraction:
     """A number of a document as it is written there."""
     return Fraction(repr(number))
+
+
+def _cusum(said: Drift) -> Cusum:
+    return Cusum(_exact(said.usual_error_rate), _exact(said.feared_error_rate), _exact(said.threshold))
 
 
 def _above(errors: int, finished: int, rate: Fraction) -> bool:
@@ -260,10 +282,10 @@ def _found_correct(score: Score, job: Job) -> None:
         score.right += 1
 
 
-def _erred(score: Score, job: Job, at: int, grain: int) -> None:
+def _erred(score: Score, job: Job, at: int, grain: int) -> bool:
     """A job is at most one error, and what is an error is no success, and was not rightly found correct."""
     if job.standing == "erred":
-        return
+        return False
     if job.standing == "succeeded" and job.begun == score.begun:
         begin = job.at // grain * grain
         place = bisect_left(score.slices, (begin,))
@@ -276,11 +298,12 @@ def _erred(score: Score, job: Job, at: int, grain: int) -> None:
     job.standing, job.labelled = "erred", -1
     _count(score, at, grain, erred=1)
     score.wrong += 1
+    return True
 
 
 def _begin(score: Score) -> None:
     score.slices.clear()
-    score.successes = score.errors = 0
+    score.successes = score.errors = score.drift = 0
     score.begun += 1
 
 
