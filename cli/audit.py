@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sluicegate.cli import output
+from sluicegate.cli.audit_draw import draw
 from sluicegate.cli.configuration import settings
 from sluicegate.cli.output import JsonOption, Output
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from sluicegate.clients.auditor import Table
 
 app = typer.Typer(no_args_is_help=True, help="Read what happened: one job's timeline, or SQL over the whole log.")
+
+app.command()(draw)
 
 TIMELINE: Final = ("timestamp", "topic", "partition", "offset", "type", "request_id", "outcome", "by", "reason")
 """What people read of a timeline; bodies and hashes are in --json."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from sluicegate.cli import agents, approvals, audit, control, dead_letters, job, output, output_review, policy
+from sluicegate.cli import agents, approvals, audit, autonomy, control, dead_letters, job, output, output_review, policy
 from sluicegate.cli.bench import bench
 from sluicegate.cli.erase import erase
 from sluicegate.cli.run import run as run_verb
@@ -56,6 +56,7 @@ app.add_typer(output_review.app, name="output")
 app.add_typer(agents.app, name="agents")
 app.add_typer(control.app, name="control")
 app.add_typer(audit.app, name="audit")
+app.add_typer(autonomy.app, name="autonomy")
 app.command()(tail)
 app.command()(verify)
 app.command()(erase)

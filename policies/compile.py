@@ -13,14 +13,16 @@ import rfc8785
 from sluicegate.policies import documents as docs
 from sluicegate.policies.actions import DEFAULT_POOL, Action, Actions, remember
 from sluicegate.policies.anomaly import Sketch, read_baseline
+from sluicegate.policies.autonomy import AutonomyTerms
 from sluicegate.policies.constraints import Constraints, ConstraintType, is_tighter_or_equal, merge_constraints
 from sluicegate.policies.evaluate import RANKS, Judgement, ResidualRule, Residue, Subject, evaluate
 from sluicegate.policies.facts import tests_of
 from sluicegate.policies.fields import DECISIONS
 from sluicegate.policies.index import RuleIndex
 from sluicegate.policies.load import Bundle, shipped_output_policy
+from sluicegate.policies.matching import StaticMatch
 from sluicegate.policies.output_policy import OutputPolicy
-from sluicegate.policies.patterns import Glob
+from sluicegate.policies.sampling import AuditTerms
 from sluicegate.policies.windows import Window, windows_among
 from sluicegate.schemas.records import DecisionWord, RuleError, RuleRef
 
@@ -55,21 +57,8 @@ class _Settled(msgspec.Struct, frozen=True):
 class _Compiled(msgspec.Struct, frozen=True):
     """A rule's static half, and the residual rule it leaves when that fits."""
 
-    globs: tuple[Glob, ...]
-    any_tags: frozenset[str]
-    all_tags: frozenset[str]
-    only_tags: frozenset[str] | None
+    match: StaticMatch
     rule: ResidualRule
-
-    def fits(self, topic: str, tags: frozenset[str]) -> bool:
-        """Whether topic and tags are as the rule wants them; a field that is not given wants nothing."""
-        if self.any_tags and self.any_tags.isdisjoint(tags):
-            return False
-        if not self.all_tags <= tags:
-            return False
-        if self.only_tags is not None and not tags <= self.only_tags:
-            return False
-        return not self.globs or any(glob.matches(topic) for glob in self.globs)
 
 
 class _Layer(msgspec.Struct, frozen=True):
@@ -85,7 +74,7 @@ class _Layer(msgspec.Struct, frozen=True):
         found: list[ResidualRule] = []
         for each in self.index.candidates(topic, tags):
             compiled = self.rules[each]
-            if compiled.fits(topic, tags):
+            if compiled.match.fits(topic, tags):
                 found.append(compiled.rule)
                 if not compiled.rule.tests:
                     break
@@ -120,8 +109,12 @@ class CompiledPolicy:
         self._layers = tuple(self._compile_layers(bundle))
         self._levels = self._compile_levels(bundle)
         self._levels_observed = bundle.autonomy is not None and bundle.autonomy.document.mode == OBSERVE
+        self.autonomy = None if bundle.autonomy is None else AutonomyTerms(bundle.autonomy.document)
+        """How levels move, where the bundle has an autonomy document."""
+        self.audit = None if bundle.audit is None else AuditTerms(bundle.audit.document)
+        """Which finished jobs people look at, where the bundle has an audit document."""
         self.facts_asked = frozenset(self._facts_asked())
-        """The facts that some rule compares."""
+        """The facts that some rule compares, or that make an audit mandatory."""
         self.windows: tuple[Window, ...] = windows_among(self.facts_asked)
         self._baseline: Mapping[str, Sketch] = (
             {} if bundle.baseline is None else read_baseline(bundle.baseline.model_dump(exclude={"version"}))
@@ -299,6 +292,8 @@ class CompiledPolicy:
             for each in layer.rules:
                 for test in each.rule.tests:
                     yield test.fact
+        if self.audit is not None:
+            yield from self.audit.facts_asked
 
     def _compile(self, layer: str, name: str, rule: docs.Rule, plain: Any) -> _Compiled:
         match = rule.match
@@ -312,11 +307,7 @@ class CompiledPolicy:
         if rule.editable:
             self._editable[ref.layer, ref.id, ref.content_hash] = frozenset(rule.editable)
         return _Compiled(
-            globs=tuple(map(Glob, match.topics or ())),
-            any_tags=frozenset(match.risk_tags or ()),
-            all_tags=frozenset(match.risk_tags_all or ()),
-            only_tags=None if match.risk_tags_only is None else frozenset(match.risk_tags_only),
-            rule=ResidualRule(ref, RANKS[word], tests_of(match.fact_tests()), constraints),
+            StaticMatch.of(match), ResidualRule(ref, RANKS[word], tests_of(match.fact_tests()), constraints)
         )
 
     def _default_rule(self, default: str) -> ResidualRule:
@@ -364,13 +355,14 @@ def _no_level(level: int, *, observed: bool) -> _Layer:
     """What stands in for a level that nobody has defined: a person decides."""
     ref = _own_rule(AUTONOMY, f"level_{level}", "REQUIRE_APPROVAL", _NO_LEVEL)
     rule = ResidualRule(ref, RANKS["REQUIRE_APPROVAL"], (), {})
-    return _layer(AUTONOMY, (_Compiled((), frozenset(), frozenset(), None, rule),), observed=observed)
+    return _layer(AUTONOMY, (_Compiled(StaticMatch(), rule),), observed=observed)
 
 
 def _layer(name: str, rules: tuple[_Compiled, ...], *, observed: bool) -> _Layer:
     index = RuleIndex()
     for number, each in enumerate(rules):
-        index.add(number, [glob.pattern for glob in each.globs], each.any_tags, each.all_tags)
+        match = each.match
+        index.add(number, [glob.pattern for glob in match.globs], match.any_tags, match.all_tags)
     return _Layer(name, rules, observed, index)
 
 

@@ -18,6 +18,7 @@ from sluicegate.policies.fields import (
     FactName,
     Mode,
     Name,
+    OpenRate,
     Path,
     Paths,
     Patterns,
@@ -38,6 +39,7 @@ from sluicegate.policies.output_document import OutputPolicyDocument
 
 APPROVALS_MAX: Final = 20
 """How many people one rule may ask for."""
+TriggerName = Literal["policy_violation", "safety_incident"]
 REQUEST_KEYS: Final = ("route", "timeout_sec", "on_timeout", "tier", "approvals", "editable")
 """What a rule says of the request it opens; the desk acts on it."""
 WITHOUT_CONFIDENCE: Final = "workflow"
@@ -90,6 +92,15 @@ class Level(Strict):
     rules: Annotated[list[Rule], Field(min_length=1)]
 
 
+class Evidence(Strict):
+    """What labelled actions must have shown before an agent is promoted to one of these levels, tested sequentially."""
+
+    levels: Annotated[list[Positive], Field(min_length=1)]
+    error_rate_ruled_out: OpenRate
+    error_rate_expected: OpenRate
+    confidence: OpenRate
+
+
 class PromotionCriteria(Strict):
     """What an agent must have shown before a person may promote it."""
 
@@ -97,12 +108,36 @@ class PromotionCriteria(Strict):
     max_error_rate: Rate
     review_period_days: Annotated[float, Field(gt=0)]
     requires_human_sign_off: bool
+    evidence: Evidence | None = None
+
+
+class NamedTrigger(Strict):
+    """What happened lowers the level to this one, instead of to 0."""
+
+    trigger: TriggerName
+    to_level: Count
 
 
 class MeasuredTrigger(Strict):
-    """A demotion by a measured rate."""
+    """A demotion by a measured rate, by one level unless it says more."""
 
     error_rate_above: Rate
+    levels_down: Positive = 1
+
+
+class Drift(Strict):
+    """From which error rate to which an agent must not drift; the threshold is in nats."""
+
+    usual_error_rate: OpenRate
+    feared_error_rate: OpenRate
+    threshold: Annotated[float, Field(gt=0, le=100)] = 4.0
+
+
+class DriftTrigger(Strict):
+    """A demotion by a sequential test over finished actions, by one level unless it says more."""
+
+    drift: Drift
+    levels_down: Positive = 1
 
 
 class AutonomyDocument(Strict):
@@ -112,7 +147,7 @@ class AutonomyDocument(Strict):
     mode: Mode = "enforce"
     autonomy_levels: Annotated[dict[Annotated[str, Field(pattern=LEVEL)], Level], Field(min_length=1)]
     promotion_criteria: PromotionCriteria | None = None
-    demotion_triggers: list[Name | MeasuredTrigger] = []
+    demotion_triggers: list[TriggerName | NamedTrigger | MeasuredTrigger | DriftTrigger] = []
 
 
 class Weights(Strict):

@@ -155,7 +155,7 @@ def _evaluate_layer(layer: Sequence[ResidualRule], facts: Mapping[str, FactValue
     for rule in layer:
         if rule.tests:
             try:
-                absent = _absent_facts(rule.tests, facts)
+                absent = absent_facts(rule.tests, facts)
             except Exception as problem:  # noqa: BLE001 (whatever a rule does, a judgement must come out)
                 _count_error(rule, problem, tally)
                 continue
@@ -180,7 +180,7 @@ def _evaluate_layer(layer: Sequence[ResidualRule], facts: Mapping[str, FactValue
         tally.count(sure.ref, sure.rank, sure.constraints)
 
 
-def _absent_facts(tests: Sequence[FactTest], facts: Mapping[str, Any]) -> list[str] | tuple[()] | None:
+def absent_facts(tests: Sequence[FactTest], facts: Mapping[str, Any]) -> list[str] | tuple[()] | None:
     """Which facts are missing for the rule to hold: none, some, or None when it cannot hold whatever they are."""
     absent: list[str] | tuple[()] = ()
     for test in tests:

@@ -60,6 +60,7 @@ class Bundle:
     constraint_types: Mapping[str, ConstraintType]
     layers: Mapping[str, Placed[docs.RulesDocument]]
     autonomy: Placed[docs.AutonomyDocument] | None
+    audit: Placed[docs.AuditDocument] | None
     actions: docs.ActionsDocument
     agents: docs.AgentsDocument
     reviewers: docs.ReviewersDocument
@@ -155,6 +156,7 @@ def _bundle(sources: list[Source]) -> Bundle:
         constraint_types=types,
         layers={docs.stem_of(each.file): each for each in _all(models, docs.RulesDocument)},
         autonomy=next(iter(_all(models, docs.AutonomyDocument)), None),
+        audit=next(iter(_all(models, docs.AuditDocument)), None),
         actions=actions,
         agents=_only(models, docs.AgentsDocument) or docs.AgentsDocument(agents=[]),
         reviewers=_only(models, docs.ReviewersDocument) or docs.ReviewersDocument(people=[]),

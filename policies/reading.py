@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import yaml
@@ -55,16 +55,29 @@ def read_source(file: str, text: str, root_kind: str = "map") -> Source:
     ``root_kind`` is what the whole must be: a `map`, as all documents are, or a `list`.
     """
     source = Source(file)
+    _read(source, text, _read_json if file.endswith(".json") else _read_yaml, root_kind)
+    return source
+
+
+def read_lines(file: str, text: str) -> Iterator[Source]:
+    """Read JSON Lines: one source for each line that is not blank. Never raises for bad text."""
+    for above, line in enumerate(text.split("\n")):
+        if line.strip():
+            source = Source(file, above)
+            _read(source, line, _read_json, "map")
+            yield source
+
+
+def _read(source: Source, text: str, reader: Callable[[Source, str], Node | None], root_kind: str) -> None:
     if len(text) > DOCUMENT_CHARS_MAX:
-        source.fault_at(1, 1, "", f"the file has more than {DOCUMENT_CHARS_MAX} characters", "split it")
-        return source
+        source.fault_at(1, 1, "", f"the text has more than {DOCUMENT_CHARS_MAX} characters", "split it")
+        return
     try:
         text.encode()
     except UnicodeEncodeError as problem:
         line, column = position_of(text, problem.start)
         source.fault_at(line, column, "", "the text is not valid Unicode here", "save the file as UTF-8")
-        return source
-    reader = _read_json if file.endswith(".json") else _read_yaml
+        return
     root = reader(source, text)
     if root is None and not source.faults:
         source.fault_at(1, 1, "", "the document is empty", "write something or remove the file")
@@ -72,7 +85,6 @@ def read_source(file: str, text: str, root_kind: str = "map") -> Source:
         source.fault_at(root.line, root.column, root.text, *_ROOT_WORDS[root_kind])
         root = None
     source.root = root
-    return source
 
 
 def line_of(text: str, line: int) -> str:

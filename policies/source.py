@@ -56,10 +56,12 @@ class Node:
 class Source:
     """One file: its tree, or none when the text cannot be read, and the faults met so far."""
 
-    __slots__ = ("_misread", "faults", "file", "root")
+    __slots__ = ("_misread", "above", "faults", "file", "root")
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, above: int = 0) -> None:
+        """``above`` is how many lines of the file stand above this text, where it is one of many in it."""
         self.file = file
+        self.above = above
         self.root: Node | None = None
         self.faults: list[Fault] = []
         self._misread: set[tuple[int, int]] = set()
@@ -84,7 +86,8 @@ class Source:
         if (spot.line, spot.column) in self._misread:
             return  # what stands here could not be read, so what it means is not known either
         text = spot.text or (key.text if key is not None else "")
-        self.faults.append(Fault(self.file, spot.line, spot.column, text, message, fix, severity))
+        line = spot.line + self.above
+        self.faults.append(Fault(self.file, line, spot.column, text, message, fix, severity))
 
     def line_of(self, path: Sequence[str | int]) -> int:
         """The line, from 1, where ``path`` leads, as far as it leads; 0 where the document has no text any more."""
@@ -98,7 +101,7 @@ class Source:
         """Record that what stands at a position of the text cannot be read."""
         if line:
             self._misread.add((line, column))
-        self.faults.append(Fault(self.file, line, column, text, message, fix))
+        self.faults.append(Fault(self.file, line + self.above, column, text, message, fix))
 
 
 def source_of_document(file: str, document: Any) -> Source:

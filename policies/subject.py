@@ -20,6 +20,7 @@ from sluicegate.policies.windows import BEYOND, COUNT, SUM_MAX, UNITS, millionth
 if TYPE_CHECKING:
     from sluicegate.policies.actions import Action
     from sluicegate.policies.compile import CompiledPolicy
+    from sluicegate.policies.intents import IntentDocument
 
 
 def judged_tags(action: Action, risk_tags: list[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -90,6 +91,23 @@ def subject_of(
         facts=facts,
         level=level if level is not None else own_level or 0,
         fault=None if schema is None else schema.fault(payload),
+    )
+
+
+def finished_subject(policy: CompiledPolicy, job: IntentDocument, given: Mapping[str, FactValue]) -> Subject:
+    """The subject of a job that is over, for its audit. A computed fact that is not given is false, or 0."""
+    computed: dict[str, FactValue] = dict.fromkeys(COMPUTED_FACTS, 0)
+    computed.update({name: False for name, value in COMPUTED_FACTS.items() if value.__class__ is bool})
+    computed.update({window.name: 0 for window in policy.windows})
+    return subject_of(
+        policy,
+        topic=job.topic,
+        agent_id=job.agent_id,
+        risk_tags=job.risk_tags,
+        payload=job.payload,
+        confidence=job.confidence,
+        computed=computed,
+        given=given,
     )
 
 

@@ -1,0 +1,315 @@
+"""Autonomy: what an agent's finished work says of the level it may have. Pure; the same events give the same levels.
+
+An event either finishes a job well (`succeeded`), is an error (`failed`, `found_wrong`, `found_harmful`), labels one
+(`found_correct`), lowers (`policy_violation`, `safety_incident`), or is a person's word (`signed_off`,
+`sign_off_refused`, `level_set`). The error rate is errors over successes and errors within the review period up to
+now, begun anew at every change of level and at a refused sign-off. The article's criteria ("Pattern 3: Graduated
+autonomy") are necessary; where the document names `evidence`, a likelihood-ratio e-process over the labelled actions
+of the whole time at the level (Wald, Sequential analysis, 1947; Ramdas et al., Game-theoretic statistics and safe
+anytime-valid inference, 2023) must have passed, too: it may be looked at after every action, which a rate may not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from decimal import Context, Decimal
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from sluicegate.policies.documents import DriftTrigger, MeasuredTrigger, NamedTrigger
+from sluicegate.policies.statistics import NATS, Cusum
+
+if TYPE_CHECKING:
+    from sluicegate.policies.documents import AutonomyDocument, Drift
+
+Word = Literal[
+    "succeeded",
+    "failed",
+    "found_correct",
+    "found_wrong",
+    "found_harmful",
+    "policy_violation",
+    "safety_incident",
+    "signed_off",
+    "sign_off_refused",
+    "level_set",
+]
+ChangeWord = Literal["requested", "promoted", "demoted", "set"]
+
+ERRORS: Final = ("failed", "found_wrong", "found_harmful")
+FINISHED_MIN: Final = 20
+"""How many jobs must be finished before an error rate demotes."""
+DAY_MICROS: Final = 86_400_000_000
+_EXACT: Final = Context(prec=50)
+"""Logarithms are taken in decimal arithmetic: every machine gives the same digits."""
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """One event of an agent. ``at`` is in µs since the epoch; ``level`` is what a person sets."""
+
+    at: int
+    word: Word
+    level: int = 0
+
+
+class Job(msgspec.Struct, omit_defaults=True):
+    """What is remembered of one job as long as something may still be said of it."""
+
+    standing: Literal["open", "succeeded", "erred"] = "open"
+    at: int = 0
+    begun: int = 0
+    """The counting (`Score.begun`) in which it was taken for a success."""
+    labelled: int = -1
+    """The level (`Score.moves`) at which it was found correct; -1 where it was not."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What an event does to a level. ``level`` is the new one, for `requested` the one asked for."""
+
+    change: ChangeWord
+    level: int
+    reason: str
+
+
+class Score(msgspec.Struct, omit_defaults=True):
+    """What is remembered of an agent. ``slices`` are (begin, successes, errors), the oldest first."""
+
+    level: int = 0
+    asked: int | None = None
+    """The level that a person was asked for."""
+    slices: list[tuple[int, int, int]] = []
+    successes: int = 0
+    errors: int = 0
+    """The sums over the slices."""
+    right: int = 0
+    """Labelled actions at this level that were found correct."""
+    wrong: int = 0
+    """Errors at this level, whoever found them."""
+    drift: int = 0
+    """The sum of a sequential test for drift, in millionths of a nat."""
+    begun: int = 0
+    """How often counting began anew."""
+    moves: int = 0
+    """How often the level changed."""
+
+
+class EProcess:
+    """Evidence that an agent's error rate is below ``ruled_out``, against ``expected``; it is enough at ``threshold``.
+
+    The value is the product over labelled actions of the likelihood ratio of ``expected`` to ``ruled_out``. Under any
+    rate of at least ``ruled_out`` the chance that it ever reaches 1/a is at most a (Ville, 1939).
+    """
+
+    def __init__(self, ruled_out: Decimal, expected: Decimal, confidence: Decimal) -> None:
+        one = Decimal(1)
+        self._right = _EXACT.ln(_EXACT.divide(one - expected, one - ruled_out))
+        self._wrong = _EXACT.ln(_EXACT.divide(expected, ruled_out))
+        self._enough = _EXACT.ln(_EXACT.divide(one, one - confidence))
+
+    def log_value(self, right: int, wrong: int) -> Decimal:
+        """The natural logarithm of the e-value."""
+        return _EXACT.add(_EXACT.multiply(self._right, right), _EXACT.multiply(self._wrong, wrong))
+
+    def value(self, right: int, wrong: int) -> Decimal:
+        """The e-value, to six digits."""
+        return Context(prec=6).exp(self.log_value(right, wrong))
+
+    def enough(self, right: int, wrong: int) -> bool:
+        """Whether the evidence suffices."""
+        return right >= self.wanted(wrong)
+
+    @lru_cache(maxsize=1_024)  # noqa: B019  # as many as there are documents that name evidence
+    def wanted(self, wrong: int) -> int:
+        """How many actions found correct it takes with so many errors."""
+        missing = _EXACT.subtract(self._enough, _EXACT.multiply(self._wrong, wrong))
+        return int(_EXACT.divide(missing, self._right).to_integral_value("ROUND_CEILING"))
+
+
+class AutonomyTerms:
+    """What a document says of how levels move."""
+
+    def __init__(self, document: AutonomyDocument) -> None:
+        self.levels = frozenset(int(name.removeprefix("level_")) for name in document.autonomy_levels)
+        criteria = document.promotion_criteria
+        self._criteria = criteria
+        self.period = None if criteria is None else round(_exact(criteria.review_period_days) * DAY_MICROS)
+        self._rate_max = Fraction(0) if criteria is None else _exact(criteria.max_error_rate)
+        triggers = document.demotion_triggers
+        self._falls: dict[str, int] = {each: 0 for each in triggers if isinstance(each, str)}
+        self._falls.update({each.trigger: each.to_level for each in triggers if isinstance(each, NamedTrigger)})
+        rates = [
+            (_exact(each.error_rate_above), each.levels_down) for each in triggers if isinstance(each, MeasuredTrigger)
+        ]
+        self._rate_above = min(rates) if rates else None
+        drifts = [each for each in triggers if isinstance(each, DriftTrigger)]
+        self._drift = (_cusum(drifts[0].drift), drifts[0].levels_down) if drifts else None
+
+    @cached_property
+    def evidence(self) -> EProcess | None:
+        """The e-process that the document names."""
+        said = None if self._criteria is None else self._criteria.evidence
+        if said is None:
+            return None
+        parts = (said.error_rate_ruled_out, said.error_rate_expected, said.confidence)
+        return EProcess(*[Decimal(repr(part)) for part in parts])
+
+    def lacking(self, score: Score) -> str | None:
+        """What is missing for the next level, or None: then it may be asked for."""
+        criteria = self._criteria
+        if criteria is None or score.level + 1 not in self.levels:
+            return "there is no next level"
+        successes, errors = score.successes, score.errors
+        if successes < criteria.min_successful_actions:
+            return f"{successes} successes of {criteria.min_successful_actions}"
+        if _above(errors, successes + errors, self._rate_max):
+            return f"{errors} errors of {successes + errors} finished, more than {criteria.max_error_rate}"
+        said, evidence = criteria.evidence, self.evidence
+        if said is None or evidence is None or score.level + 1 not in said.levels:
+            return None
+        if evidence.enough(score.right, score.wrong):
+            return None
+        wanted = evidence.wanted(score.wrong)
+        return f"{score.right} labelled correct of {wanted} wanted with {score.wrong} errors"
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether a person must sign a promotion off."""
+        return self._criteria is None or self._criteria.requires_human_sign_off
+
+    def weigh(self, score: Score, event: Happened, job: Job | None = None, grain: int = 1) -> list[Change]:
+        """Take an event into a score, and into the job it is about, in place; what it changes, in order.
+
+        ``grain`` is how much time one slice of the score holds, in µs: 1 is exact; with more a slice counts until its
+        last moment has left the period, and a score stays small.
+        """
+        self._forget(score, event.at, grain)
+        job = Job() if job is None else job
+        changes: list[Change] = []
+        word = event.word
+        if word == "succeeded":
+            if job.standing == "open":
+                job.standing, job.at, job.begun = "succeeded", event.at, score.begun
+                _count(score, event.at, grain, succeeded=1)
+                self._drifts(score, wrong=False)
+        elif word == "found_correct":
+            _found_correct(score, job)
+        elif word in ERRORS:
+            if _erred(score, job, event.at, grain):
+                self._drifts(score, wrong=True)
+        elif word in self._falls:
+            if score.level > self._falls[word]:
+                changes.append(_moved(score, "demoted", self._falls[word], word.replace("_", " ")))
+        elif word == "level_set":
+            if event.level != score.level:
+                changes.append(_moved(score, "set", event.level, "set by a person"))
+        elif word == "signed_off":
+            asked, score.asked = score.asked, None
+            if asked is not None and self.lacking(score) is None:
+                changes.append(_moved(score, "promoted", asked, "signed off"))
+        elif word == "sign_off_refused":
+            score.asked = None
+            _begin(score)
+        return changes + self._follows(score)
+
+    def _follows(self, score: Score) -> list[Change]:
+        """What the counts themselves ask for."""
+        finished = score.successes + score.errors
+        if score.level and self._rate_above is not None and finished >= FINISHED_MIN:
+            most, down = self._rate_above
+            if _above(score.errors, finished, most):
+                reason = f"{score.errors} errors of {finished} finished, above {float(most)}"
+                return [_moved(score, "demoted", max(0, score.level - down), reason)]
+        if score.level and self._drift is not None and score.drift >= self._drift[0].threshold:
+            reason = f"drift: {score.errors} errors of {finished} finished, {score.drift / NATS:.2f} nats"
+            return [_moved(score, "demoted", max(0, score.level - self._drift[1]), reason)]
+        if score.asked is None and self.lacking(score) is None:
+            reason = f"{score.successes} successes, {score.errors} errors of {finished} finished"
+            if not self.asks_people:
+                return [_moved(score, "promoted", score.level + 1, reason)]
+            score.asked = score.level + 1
+            return [Change("requested", score.asked, reason)]
+        return []
+
+    def _drifts(self, score: Score, *, wrong: bool) -> None:
+        if self._drift is not None:
+            score.drift = self._drift[0].next(score.drift, wrong=wrong)
+
+    def _forget(self, score: Score, at: int, grain: int) -> None:
+        """Drop the slices that lie before the period up to now; without criteria there is no period."""
+        if self.period is None:
+            return
+        begin, old = at - self.period, 0
+        for first, successes, errors in score.slices:
+            if first + grain - 1 >= begin:
+                break
+            old += 1
+            score.successes -= successes
+            score.errors -= errors
+        del score.slices[:old]
+
+
+def _exact(number: float) -> Fraction:
+    """A number of a document as it is written there."""
+    return Fraction(repr(number))
+
+
+def _cusum(said: Drift) -> Cusum:
+    return Cusum(_exact(said.usual_error_rate), _exact(said.feared_error_rate), _exact(said.threshold))
+
+
+def _above(errors: int, finished: int, rate: Fraction) -> bool:
+    """Whether so many errors are a higher rate than this, strictly."""
+    return errors * rate.denominator > rate.numerator * finished
+
+
+def _count(score: Score, at: int, grain: int, *, succeeded: int = 0, erred: int = 0) -> None:
+    begin = at // grain * grain
+    last = score.slices[-1] if score.slices else None
+    if last is not None and last[0] == begin:
+        score.slices[-1] = (begin, last[1] + succeeded, last[2] + erred)
+    else:
+        score.slices.append((begin, succeeded, erred))
+    score.successes += succeeded
+    score.errors += erred
+
+
+def _found_correct(score: Score, job: Job) -> None:
+    if job.standing != "erred" and job.labelled != score.moves:
+        job.labelled = score.moves
+        score.right += 1
+
+
+def _erred(score: Score, job: Job, at: int, grain: int) -> bool:
+    """A job is at most one error, and what is an error is no success, and was not rightly found correct."""
+    if job.standing == "erred":
+        return False
+    if job.standing == "succeeded" and job.begun == score.begun:
+        begin = job.at // grain * grain
+        place = bisect_left(score.slices, (begin,))
+        if place < len(score.slices) and score.slices[place][0] == begin:
+            _, successes, errors = score.slices[place]
+            score.slices[place] = (begin, successes - 1, errors)
+            score.successes -= 1
+    if job.labelled == score.moves:
+        score.right -= 1
+    job.standing, job.labelled = "erred", -1
+    _count(score, at, grain, erred=1)
+    score.wrong += 1
+    return True
+
+
+def _begin(score: Score) -> None:
+    score.slices.clear()
+    score.successes = score.errors = score.drift = 0
+    score.begun += 1
+
+
+def _moved(score: Score, change: ChangeWord, level: int, reason: str) -> Change:
+    """Move to a level: all counting begins anew, and what was asked for is void."""
+    _begin(score)
+    score.level, score.asked, score.right, score.wrong = level, None, 0, 0
+    score.moves += 1
+    return Change(change, level, reason)
