@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from sluicegate.policies.documents import DriftTrigger, MeasuredTrigger, NamedTrigger
 from sluicegate.policies.statistics import NATS, Cusum
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ Word = Literal[
 ChangeWord = Literal["requested", "promoted", "demoted", "set"]
 
 ERRORS: Final = ("failed", "found_wrong", "found_harmful")
+LOWERING: Final = ("policy_violation", "safety_incident")
 FINISHED_MIN: Final = 20
 """How many jobs must be finished before an error rate demotes."""
 DAY_MICROS: Final = 86_400_000_000
@@ -138,14 +138,13 @@ class AutonomyTerms:
         self.period = None if criteria is None else round(_exact(criteria.review_period_days) * DAY_MICROS)
         self._rate_max = Fraction(0) if criteria is None else _exact(criteria.max_error_rate)
         triggers = document.demotion_triggers
-        self._falls: dict[str, int] = {each: 0 for each in triggers if isinstance(each, str)}
-        self._falls.update({each.trigger: each.to_level for each in triggers if isinstance(each, NamedTrigger)})
-        rates = [
-            (_exact(each.error_rate_above), each.levels_down) for each in triggers if isinstance(each, MeasuredTrigger)
-        ]
-        self._rate_above = min(rates) if rates else None
-        drifts = [each for each in triggers if isinstance(each, DriftTrigger)]
-        self._drift = (_cusum(drifts[0].drift), drifts[0].levels_down) if drifts else None
+        self._falls: dict[str, int] = {
+            each.trigger: each.to_level or 0 for each in triggers if each.trigger is not None
+        }
+        rates = [(_exact(each.error_rate_above), each) for each in triggers if each.error_rate_above is not None]
+        self._rate_above = min([(rate, each.levels_down or 1) for rate, each in rates], default=None)
+        drifts = [(_cusum(each.drift), each.levels_down or 1) for each in triggers if each.drift is not None]
+        self._drift = drifts[0] if drifts else None
 
     @cached_property
     def evidence(self) -> EProcess | None:
@@ -199,9 +198,10 @@ class AutonomyTerms:
         elif word in ERRORS:
             if _erred(score, job, event.at, grain):
                 self._drifts(score, wrong=True)
-        elif word in self._falls:
-            if score.level > self._falls[word]:
-                changes.append(_moved(score, "demoted", self._falls[word], word.replace("_", " ")))
+        elif word in LOWERING:
+            lowest = self._falls.get(word, score.level)
+            if score.level > lowest:
+                changes.append(_moved(score, "demoted", lowest, word.replace("_", " ")))
         elif word == "level_set":
             if event.level != score.level:
                 changes.append(_moved(score, "set", event.level, "set by a person"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from sluicegate.policies.fields import (
     LEVEL,
@@ -39,7 +40,6 @@ from sluicegate.policies.output_document import OutputPolicyDocument
 
 APPROVALS_MAX: Final = 20
 """How many people one rule may ask for."""
-TriggerName = Literal["policy_violation", "safety_incident"]
 REQUEST_KEYS: Final = ("route", "timeout_sec", "on_timeout", "tier", "approvals", "editable")
 """What a rule says of the request it opens; the desk acts on it."""
 WITHOUT_CONFIDENCE: Final = "workflow"
@@ -111,20 +111,6 @@ class PromotionCriteria(Strict):
     evidence: Evidence | None = None
 
 
-class NamedTrigger(Strict):
-    """What happened lowers the level to this one, instead of to 0."""
-
-    trigger: TriggerName
-    to_level: Count
-
-
-class MeasuredTrigger(Strict):
-    """A demotion by a measured rate, by one level unless it says more."""
-
-    error_rate_above: Rate
-    levels_down: Positive = 1
-
-
 class Drift(Strict):
     """From which error rate to which an agent must not drift; the threshold is in nats."""
 
@@ -133,11 +119,36 @@ class Drift(Strict):
     threshold: Annotated[float, Field(gt=0, le=100)] = 4.0
 
 
-class DriftTrigger(Strict):
-    """A demotion by a sequential test over finished actions, by one level unless it says more."""
+class Trigger(Strict):
+    """What lowers a level: something that happened (to 0, or to ``to_level``), a rate, or a sequential test for drift.
 
-    drift: Drift
-    levels_down: Positive = 1
+    The latter two take ``levels_down`` levels, by default one. A trigger that happens may be written as its word alone.
+    """
+
+    trigger: Literal["policy_violation", "safety_incident"] | None = None
+    to_level: Count | None = None
+    error_rate_above: Rate | None = None
+    drift: Drift | None = None
+    levels_down: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_word(cls, given: Any) -> Any:
+        return {"trigger": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Trigger:
+        kinds = [each for each in ("trigger", "error_rate_above", "drift") if getattr(self, each) is not None]
+        fix = "name one of `trigger`, `error_rate_above`, `drift`"
+        if len(kinds) != 1:
+            said = f"a trigger is one thing, and this is {len(kinds)}"
+            raise PydanticCustomError("trigger", "{said}", {"said": said, "fix": fix})
+        other = "levels_down" if kinds == ["trigger"] else "to_level"
+        if getattr(self, other) is not None:
+            said = f"`{other}` says nothing beside `{kinds[0]}`"
+            use = "to_level" if other == "levels_down" else "levels_down"
+            raise PydanticCustomError("trigger", "{said}", {"said": said, "fix": f"use `{use}`"})
+        return self
 
 
 class AutonomyDocument(Strict):
@@ -147,7 +158,7 @@ class AutonomyDocument(Strict):
     mode: Mode = "enforce"
     autonomy_levels: Annotated[dict[Annotated[str, Field(pattern=LEVEL)], Level], Field(min_length=1)]
     promotion_criteria: PromotionCriteria | None = None
-    demotion_triggers: list[TriggerName | NamedTrigger | MeasuredTrigger | DriftTrigger] = []
+    demotion_triggers: list[Trigger] = []
 
 
 class Weights(Strict):

@@ -242,7 +242,7 @@ BASE: dict[str, Any] = {
     "audit.yaml": {"audit": {"sampling": {"rate": 0.1, "strategy": "uniform"}}},
     "levels.yaml": {
         "autonomy_levels": {"level_0": {"name": "new", "rules": [{**REST}]}},
-        "demotion_triggers": ["fault"],
+        "demotion_triggers": ["policy_violation"],
     },
     "contract.yaml": {"approval_queue_policy": {}, "evidence_contract": {"required_fields": ["job_hash", "ts"]}},
 }
@@ -281,7 +281,7 @@ EDITS: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("reviewers.yaml", "queues", "desk", "members"), [], "queue `desk`: `members` loses `ann`"),
     (("audit.yaml", "audit", "sampling", "rate"), 0.05, "wider: audit: `audit.sampling.rate` from `0.1` to `0.05`"),
     (("audit.yaml", "audit", "sampling", "rate"), 0.5, "audit: `audit.sampling.rate` from `0.1` to `0.5`"),
-    (("levels.yaml", "demotion_triggers"), [], "wider: autonomy: `demotion_triggers` loses `fault`"),
+    (("levels.yaml", "demotion_triggers"), [], "wider: autonomy: `demotion_triggers` loses `policy_violation`"),
     (
         ("levels.yaml", "autonomy_levels", "level_0", "rules", 0, "decision"),
         "deny",
