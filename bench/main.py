@@ -130,6 +130,12 @@ def _sealing(stage: Stage, findings: Findings, size: Size) -> None:
     sealing.measure(stage, findings, rounds=size.rounds, count_max=size.intents)
 
 
+def _trust(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import trust
+
+    trust.measure(findings, trust.WHOLE if size.rounds > 1 else trust.TINY)
+
+
 def _jobs(stage: Stage, findings: Findings, size: Size) -> None:
     from sluicegate.bench import jobs
 
@@ -148,6 +154,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "review": _review,
     "detection": _detection,
     "sealing": _sealing,
+    "trust": _trust,
     "jobs": _jobs,
 }
 

@@ -59,6 +59,7 @@ class Size(msgspec.Struct, frozen=True):
 
 WHOLE: Final = Size(agents=20_000, others=1_000, actions=1_000, falls=1_000, audits=1_000)
 QUICK: Final = Size(agents=300, others=30, actions=600, falls=60, audits=60)
+TINY: Final = Size(agents=20, others=5, actions=300, falls=5, audits=5)
 
 
 class Promotion(msgspec.Struct, frozen=True):

@@ -32,6 +32,7 @@ SIZES = {
     "review": 12,
     "detection": 0,
     "sealing": 2,
+    "trust": 0,
     "jobs": 3,
 }
 """How many figures each measurement gives in its quick form."""
