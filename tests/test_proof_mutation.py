@@ -24,14 +24,15 @@ POLICIES: Final = TESTS.parent / "policies"
 PACKAGE: Final = "sluicegate.policies"
 FILES: Final = (
     *("evaluate.py", "patterns.py", "constraints.py", "facts.py", "compile.py"),
-    *("subject.py", "paths.py", "windows.py", "actions.py"),
+    *("subject.py", "paths.py", "windows.py", "actions.py", "matching.py"),
 )
 NO_PART_OF_JUDGING: Final = {
     *("CompiledPolicy.__init__", "CompiledPolicy.levels", "CompiledPolicy._facts_asked", "_own_rule"),
     *("key_problem", "_range_problem", "fact_name_problem", "empty_range", "_vocabulary", "_begins_with", "is_known"),
-    *("pattern_problem", "path_problem", "window_problem", "schema_problem"),
+    *("pattern_problem", "path_problem", "window_problem", "schema_problem", "finished_subject"),
 }
-"""Functions of these files that only find faults of documents or answer questions about them: other tests' subject."""
+"""Functions of these files that only find faults of documents, answer questions about them or serve audits: other
+tests' subject."""
 JUDGES: Final = (
     *("test_policies_evaluate.py", "test_policies_constraints.py", "test_proof_parts.py"),
     *("test_proof_second_evaluator.py", "test_policies_corpus.py", "test_policies_faults.py"),

@@ -11,7 +11,7 @@ import pytest
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.constraints import problem_of
 from sluicegate.policies.load import parse_documents
-from sluicegate.policies.paths import MISSING, compile_path, read_path
+from sluicegate.policies.paths import MISSING, compile_path, read_path, write_path
 from sluicegate.policies.subject import own_share, subject_of
 from sluicegate.policies.windows import BEYOND, SUM_MAX, UNITS, add, millionths, sum_of, value_of, window_of
 
@@ -267,3 +267,22 @@ def test_a_sum_that_has_stopped_lies_beyond_every_threshold() -> None:
     """What the largest sum stands for is unknown upwards, so it is more than any document can ask for."""
     assert value_of(SUM_MAX) == BEYOND
     assert value_of(SUM_MAX - 1) < BEYOND
+
+
+@pytest.mark.parametrize(
+    ("path", "after"),
+    [
+        ("order.total", {"order": {"total": 9, "lines": [1, 2]}}),
+        ("$.order.lines[1]", {"order": {"total": 5, "lines": [1, 9]}}),
+        ("order.lines", {"order": {"total": 5, "lines": 9}}),
+        ("order.tip", None),
+        ("order.lines[2]", None),
+        ("order.total.cents", None),
+        ("order.lines.#", None),
+    ],
+)
+def test_a_value_is_written_where_one_stands(path: str, after: Any) -> None:
+    """An edit replaces what is there, adds nothing, and never writes a count."""
+    payload = {"order": {"total": 5, "lines": [1, 2]}}
+    assert write_path(payload, compile_path(path), 9) is (after is not None)
+    assert payload == (after or {"order": {"total": 5, "lines": [1, 2]}})
