@@ -317,7 +317,8 @@ def _view_accepted(event: ev.ViewAccepted) -> str:
 
 def _resolved(event: ev.Resolved) -> str:
     by = f" by {_v(event.by)}" if event.by else ""
-    return f"the request for job {_v(event.job_id)} of {_v(event.agent_id)} is {event.outcome}{by}"
+    about = f"for job {_v(event.job_id)} of" if event.job_id else "about"
+    return f"the request {about} {_v(event.agent_id)} is {event.outcome}{by}"
 
 
 def _resolution(event: ev.Resolution) -> str:
