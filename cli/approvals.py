@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -76,7 +76,12 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
     elif found.outcome is None:
         out.next(f"sluicegate approvals approve {request} --reason '...', or deny")
     else:
-        out.next(f"sluicegate audit timeline {found.job_id}")
+        history = f"sluicegate autonomy history {found.agent_id}"
+        out.next(history if found.kind == "level" else f"sluicegate audit timeline {found.job_id}")
+
+
+_BLOCKS: Final = {"output": "output, masked", "level": "the case"}
+"""What the payload of a request is called, where it is not what would run."""
 
 
 def _say_request(out: Output, found: Request) -> None:
@@ -88,7 +93,7 @@ def _say_request(out: Output, found: Request) -> None:
             "open" if found.outcome is None else f"{found.outcome}{chosen}{f' by {found.by}' if found.by else ''}",
         ),
         ("agent", f"{found.agent_id} {found.agent_version}".rstrip() + f", owned by {found.agent_owner or 'nobody'}"),
-        ("job", f"{found.job_id}, attempt {found.attempt}"),
+        ("job", f"{found.job_id}, attempt {found.attempt}" if found.job_id else "none"),
         ("wants", f"{found.topic} [{', '.join(found.risk_tags)}]"),
         ("because", f"{found.reason} ({', '.join(found.rules)})"),
         ("facts", _facts(found)),
@@ -102,7 +107,7 @@ def _say_request(out: Output, found: Request) -> None:
         lines.append(("on behalf of", found.on_behalf_of))
     for name, value in lines:
         out.say(f"{name:13}{visible(value)}")
-    _say_block(out, "output, masked" if found.kind == "output" else "payload", found.payload)
+    _say_block(out, _BLOCKS.get(found.kind, "payload"), found.payload)
     for detail in found.details:
         out.say(f"    {visible(detail.field)}: {visible(detail.reason)}, {visible(detail.action)}")
     if found.context is not None:

@@ -1,13 +1,15 @@
-"""`sluicegate autonomy`: how levels move, without Kafka."""
+"""`sluicegate autonomy`: how levels move, have moved, or shall stand."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sluicegate.cli.output import JsonOption, Output
+from sluicegate.cli.configuration import OPERATOR, OperatorOption, settings
+from sluicegate.cli.output import NEGATIVE, JsonOption, Output
 from sluicegate.cli.policy_offline import PoliciesOption, ready_bundle, text_of
 from sluicegate.cli.visible import visible
 from sluicegate.schemas.errors import BadInput
@@ -15,12 +17,23 @@ from sluicegate.schemas.errors import BadInput
 if TYPE_CHECKING:
     from sluicegate.policies.autonomy import AutonomyTerms
 
+NAME: Final = r"[A-Za-z0-9._-]{1,100}"
+"""What an agent's id is made of: nothing that could end a text of SQL."""
+COLUMNS: Final = (
+    "at_ms",
+    "agent_id",
+    "number",
+    "change",
+    "level_before",
+    "level",
+    "successes_count",
+    "errors_count",
+    "labelled_correct_count",
+    "labelled_wrong_count",
+    "by",
+    "reason",
+)
 app = typer.Typer(no_args_is_help=True, help="How agents earn and lose autonomy.")
-
-
-@app.callback()
-def _group() -> None:
-    pass
 
 
 @app.command()
@@ -40,6 +53,51 @@ def score(
         out.record({**said, "reason": change.reason})
         rows.append((event.at, visible(event.agent_id), change.level, change.change, change.reason))
     out.table(("at", "agent", "level", "change", "reason"), rows, "no level changes")
+
+
+@app.command("set")
+def set_level(
+    agent: Annotated[str, typer.Argument(help="The agent's id.", show_default=False)],
+    level: Annotated[int, typer.Argument(min=0, max=99, help="The level.", show_default=False)],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.", show_default=False)] = "",
+    operator: OperatorOption = OPERATOR,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an agent a level, up or down. It holds from the agent's next input on; what was counted begins anew."""
+    from sluicegate.cli.control import send
+
+    if not reason.strip():
+        raise BadInput("--reason is empty; say why the agent is given this level")
+    said = f"{visible(agent)} is at level {level} from its next input on"
+    follows = f"sluicegate autonomy history {agent}"
+    send("set_level", f"agent:{agent}", reason, operator, as_json, said, follows, level=level)
+
+
+@app.command()
+def history(
+    agent: Annotated[str, typer.Argument(help="One agent; by default all.")] = "",
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait until all that is in the log now is projected.")
+    ] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every change of level there was, oldest first, with its case. Exit 1 when there is none."""
+    from sluicegate.clients.auditor import Auditor
+
+    out = Output(as_json)
+    auditor = Auditor(settings())
+    if wait:
+        with out.working("waiting for the projector"):
+            auditor.coverage(wait)
+    if not re.fullmatch(NAME, agent or "a"):
+        raise BadInput(f"`{agent}` is no agent's id; write it as `agents.yaml` has it")
+    where = f"WHERE agent_id = '{agent}' " if agent else ""
+    names = ", ".join(COLUMNS)
+    found = auditor.query(f"SELECT {names} FROM level_changed {where}ORDER BY at_ms, agent_id, number")  # noqa: S608
+    out.result({"columns": found.columns, "rows": found.dicts(), "truncated": found.truncated})
+    out.table(found.columns, found.rows, "no level has moved")
+    if not found.rows:
+        raise typer.Exit(NEGATIVE)
 
 
 def _terms(out: Output, policies: list[Path]) -> AutonomyTerms:

@@ -44,7 +44,7 @@ def pause(
     Returns once every gate has acknowledged; from then on nothing starts later than `control_age_ms_max` plus one
     transaction.
     """
-    _send("pause", scope, reason, operator, as_json, f"paused {visible(scope)}")
+    send("pause", scope, reason, operator, as_json, f"paused {visible(scope)}")
 
 
 @app.command()
@@ -59,7 +59,7 @@ def resume(
     if scope not in paused:
         known = ", ".join([f"`{visible(each)}`" for each in paused]) or "nothing"
         raise BadInput(f"scope `{scope}` is not paused; paused is {known}")
-    _send("resume", scope, reason, operator, as_json, f"resumed {visible(scope)}")
+    send("resume", scope, reason, operator, as_json, f"resumed {visible(scope)}")
 
 
 @app.command()
@@ -71,7 +71,7 @@ def revoke(
     What runs is not stopped, and what is submitted from now on is judged as ever; `stop` and `pause` are for those.
     """
     said = f"revoked every grant of {visible(scope)} that was given so far; what runs goes on"
-    _send("revoke", scope, reason, operator, as_json, said)
+    send("revoke", scope, reason, operator, as_json, said)
 
 
 @app.command()
@@ -277,7 +277,17 @@ def _check(scope: str) -> None:
         raise BadInput(fault)
 
 
-def _send(kind: CommandKind, scope: str, reason: str, operator: str, as_json: bool, said: str) -> None:
+def send(
+    kind: CommandKind,
+    scope: str,
+    reason: str,
+    operator: str,
+    as_json: bool,
+    said: str,
+    next_verb: str = "",
+    **more: Any,
+) -> None:
+    """Send a command and wait until every gate knows it. Raises BadInput for a scope that is none."""
     from sluicegate.cli.control_log import Operator, acknowledgements
     from sluicegate.cli.obeyed import obeyed_json, report_obeyed, say_refusals
 
@@ -286,11 +296,11 @@ def _send(kind: CommandKind, scope: str, reason: str, operator: str, as_json: bo
     found = settings()
     obeyed: Obeyed
     with Operator(found, operator) as speaking, acknowledgements(found) as watching:
-        command_id = speaking.command(kind, scope, reason or None)
+        command_id = speaking.command(kind, scope, reason or None, **more)
         with out.working("waiting for every gate"):
             obeyed = watching.wait(command_id)
-    out.result({"kind": kind, "scope": scope, **obeyed_json(obeyed)})
+    out.result({"kind": kind, "scope": scope, **more, **obeyed_json(obeyed)})
     if say_refusals(out, obeyed):
         out.say(said)
     report_obeyed(out, obeyed)
-    out.next("sluicegate tail" if kind == "resume" else "sluicegate control show")
+    out.next(next_verb or ("sluicegate tail" if kind == "resume" else "sluicegate control show"))

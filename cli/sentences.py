@@ -239,18 +239,35 @@ def _incident(event: ev.Incident) -> str:
     return f"an incident of {_v(event.agent_id)}{about} is reported: {_v(event.kind)}{_because(event.note)}"
 
 
+def _level_changed(event: ev.LevelChanged) -> str:
+    agent, by = _v(event.agent_id), f" by {_v(event.by)}" if event.by else ""
+    words = {
+        "requested": f"level {event.level} is asked for {agent}, now at {event.level_before}",
+        "promoted": f"{agent} rises from level {event.level_before} to {event.level}{by}",
+        "demoted": f"{agent} falls from level {event.level_before} to {event.level}{by}",
+        "set": f"{agent} is set from level {event.level_before} to {event.level}{by}",
+        "anew": f"{agent} begins anew at level {event.level}, from {event.level_before}",
+    }
+    return f"{words[event.change]}{_because(event.reason)}"
+
+
 _QUESTIONS: Final = {
     "intent": "whether it may run for",
     "lost_attempt": "after a lost attempt whether it may run again for",
     "break_glass": "to review what ran under break-glass for",
+    "level": "to sign off a level of",
     "output": "whether the output may leave of",
 }
 
 
+def _of_job(job_id: str) -> str:
+    return f" (job {_v(job_id)})" if job_id else ""
+
+
 def _approval_request(event: ev.ApprovalRequest) -> str:
     return (
-        f"queue {_v(event.queue)} is asked {_QUESTIONS[event.kind]} {_v(event.agent_id)} {_v(event.topic)} "
-        f"(job {_v(event.job_id)}) until {_clock(event.expires_at_ms)}{_because(event.reason)}"
+        f"queue {_v(event.queue)} is asked {_QUESTIONS[event.kind]} {_v(event.agent_id)} {_v(event.topic)}"
+        f"{_of_job(event.job_id)} until {_clock(event.expires_at_ms)}{_because(event.reason)}"
     )
 
 
@@ -276,10 +293,16 @@ _ASKED: Final = {
 }
 
 
+def _asked_about(event: ev.RequestOpened | ev.Resolution) -> str:
+    if event.kind == "level":
+        return f"a level of {_v(event.agent_id)}"
+    return f"{_ASKED[event.kind]} {_v(event.job_id)}"
+
+
 def _request_opened(event: ev.RequestOpened) -> str:
     return (
-        f"the desk opens request {_v(event.request_id)} in queue {_v(event.queue)} for {_ASKED[event.kind]} "
-        f"{_v(event.job_id)}, open until {_clock(event.expires_at_ms)}"
+        f"the desk opens request {_v(event.request_id)} in queue {_v(event.queue)} for {_asked_about(event)}, "
+        f"open until {_clock(event.expires_at_ms)}"
     )
 
 
@@ -294,14 +317,15 @@ def _view_accepted(event: ev.ViewAccepted) -> str:
 
 def _resolved(event: ev.Resolved) -> str:
     by = f" by {_v(event.by)}" if event.by else ""
-    return f"the request for job {_v(event.job_id)} of {_v(event.agent_id)} is {event.outcome}{by}"
+    about = f"for job {_v(event.job_id)} of" if event.job_id else "about"
+    return f"the request {about} {_v(event.agent_id)} is {event.outcome}{by}"
 
 
 def _resolution(event: ev.Resolution) -> str:
     people = ", ".join([_v(verdict.approver_id) for verdict in event.verdicts])
     by = f" by {people}" if people else ""
     limits = _under(event.constraints) if event.outcome == "approved" else ""
-    asked = f"the request for {_ASKED[event.kind]} {_v(event.job_id)}"
+    asked = f"the request for {_asked_about(event)}"
     return f"{_v(event.origin)} is told: {asked} was {event.outcome}{by}{limits}"
 
 
@@ -339,6 +363,8 @@ def _command(event: ev.Command) -> str:
         before = f" in place of {_v(event.previous)}" if event.previous else ""
         changes = f" ({'; '.join([_v(line) for line in event.difference])})" if event.difference else ""
         return f"{_v(event.by)} activates policy {_v(event.policy_snapshot)}{before}{_because(event.reason)}{changes}"
+    if event.kind == "set_level":
+        return f"{_v(event.by)} sets {_v(event.scope)} to level {event.level}{_because(event.reason)}"
     if event.kind == "sign_off":
         return f"{_v(event.by)} agrees to activate policy {_v(event.policy_snapshot)}{_because(event.reason)}"
     until = f" until {_clock(event.until_ms)}" if event.until_ms else ""
@@ -383,6 +409,7 @@ _SENTENCES: Final = cast(
         ev.Quarantined: _quarantined,
         ev.Result: _result,
         ev.Incident: _incident,
+        ev.LevelChanged: _level_changed,
         ev.ApprovalRequest: _approval_request,
         ev.RequestWithdrawn: _request_withdrawn,
         ev.Verdict: _verdict,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from sluicegate.policies.statistics import NATS, Cusum
+from sluicegate.policies.statistics import NATS, Cusum, interval, upper_bound
 
 if TYPE_CHECKING:
     from sluicegate.policies.documents import AutonomyDocument, Drift
@@ -42,7 +42,10 @@ ERRORS: Final = ("failed", "found_wrong", "found_harmful")
 LOWERING: Final = ("policy_violation", "safety_incident")
 FINISHED_MIN: Final = 20
 """How many jobs must be finished before an error rate demotes."""
+SLICES_MAX: Final = 168
+"""Slices of a review period in a step's state: of the article's week, one an hour."""
 DAY_MICROS: Final = 86_400_000_000
+_SURE: Final = Fraction(95, 100)
 _EXACT: Final = Context(prec=50)
 """Logarithms are taken in decimal arithmetic: every machine gives the same digits."""
 
@@ -59,11 +62,22 @@ class Job(msgspec.Struct, omit_defaults=True):
     """What is remembered of one job as long as something may still be said of it."""
 
     standing: Literal["open", "succeeded", "erred"] = "open"
-    at: int = 0
+    slice_at: int = 0
+    """Where the slice begins that counts it as a success."""
     begun: int = 0
     """The counting (`Score.begun`) in which it was taken for a success."""
     labelled: int = -1
     """The level (`Score.moves`) at which it was found correct; -1 where it was not."""
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What was counted when something changed: within the period, and of labels and errors at the level."""
+
+    level: int = 0
+    successes: int = 0
+    errors: int = 0
+    right: int = 0
+    wrong: int = 0
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -72,6 +86,7 @@ class Change(msgspec.Struct, frozen=True):
     change: ChangeWord
     level: int
     reason: str
+    before: Counts = Counts()
 
 
 class Score(msgspec.Struct, omit_defaults=True):
@@ -174,9 +189,32 @@ class AutonomyTerms:
         return f"{score.right} labelled correct of {wanted} wanted with {score.wrong} errors"
 
     @property
+    def grain(self) -> int:
+        """How much time one slice of a step's score holds, in µs: the period has at most `SLICES_MAX` of them."""
+        return 1 if self.period is None else max(1, self.period // SLICES_MAX)
+
+    @property
     def asks_people(self) -> bool:
         """Whether a person must sign a promotion off."""
         return self._criteria is None or self._criteria.requires_human_sign_off
+
+    def case(self, counted: Counts) -> dict[str, int | str]:
+        """What speaks for a promotion, for the person who signs it off: counts, exact 95 % bounds, evidence."""
+        finished, labelled = counted.successes + counted.errors, counted.right + counted.wrong
+        low, high = interval(counted.errors, finished, _SURE)
+        found: dict[str, int | str] = {
+            "successes": counted.successes,
+            "errors": counted.errors,
+            "error_rate_95_percent": f"{low} to {high}",
+            "labelled_correct": counted.right,
+            "labelled_wrong": counted.wrong,
+            "labelled_error_rate_at_most": str(upper_bound(counted.wrong, labelled, _SURE)),
+        }
+        evidence = self.evidence
+        if evidence is not None:
+            found["e_value"] = str(evidence.value(counted.right, counted.wrong))
+            found["labelled_correct_wanted"] = evidence.wanted(counted.wrong)
+        return found
 
     def weigh(self, score: Score, event: Happened, job: Job | None = None, grain: int = 1) -> list[Change]:
         """Take an event into a score, and into the job it is about, in place; what it changes, in order.
@@ -190,8 +228,8 @@ class AutonomyTerms:
         word = event.word
         if word == "succeeded":
             if job.standing == "open":
-                job.standing, job.at, job.begun = "succeeded", event.at, score.begun
-                _count(score, event.at, grain, succeeded=1)
+                job.standing, job.begun = "succeeded", score.begun
+                job.slice_at = _count(score, event.at, grain, succeeded=1)
                 self._drifts(score, wrong=False)
         elif word == "found_correct":
             _found_correct(score, job)
@@ -230,7 +268,7 @@ class AutonomyTerms:
             if not self.asks_people:
                 return [_moved(score, "promoted", score.level + 1, reason)]
             score.asked = score.level + 1
-            return [Change("requested", score.asked, reason)]
+            return [Change("requested", score.asked, reason, counts(score))]
         return []
 
     def _drifts(self, score: Score, *, wrong: bool) -> None:
@@ -265,15 +303,18 @@ def _above(errors: int, finished: int, rate: Fraction) -> bool:
     return errors * rate.denominator > rate.numerator * finished
 
 
-def _count(score: Score, at: int, grain: int, *, succeeded: int = 0, erred: int = 0) -> None:
+def _count(score: Score, at: int, grain: int, *, succeeded: int = 0, erred: int = 0) -> int:
+    """Count one; where its slice begins, which is never before the last one: time of a step stands still or goes on."""
     begin = at // grain * grain
     last = score.slices[-1] if score.slices else None
-    if last is not None and last[0] == begin:
+    if last is not None and last[0] >= begin:
+        begin = last[0]
         score.slices[-1] = (begin, last[1] + succeeded, last[2] + erred)
     else:
         score.slices.append((begin, succeeded, erred))
     score.successes += succeeded
     score.errors += erred
+    return begin
 
 
 def _found_correct(score: Score, job: Job) -> None:
@@ -287,10 +328,9 @@ def _erred(score: Score, job: Job, at: int, grain: int) -> bool:
     if job.standing == "erred":
         return False
     if job.standing == "succeeded" and job.begun == score.begun:
-        begin = job.at // grain * grain
-        place = bisect_left(score.slices, (begin,))
-        if place < len(score.slices) and score.slices[place][0] == begin:
-            _, successes, errors = score.slices[place]
+        place = bisect_left(score.slices, (job.slice_at,))
+        if place < len(score.slices) and score.slices[place][0] == job.slice_at:
+            begin, successes, errors = score.slices[place]
             score.slices[place] = (begin, successes - 1, errors)
             score.successes -= 1
     if job.labelled == score.moves:
@@ -309,7 +349,13 @@ def _begin(score: Score) -> None:
 
 def _moved(score: Score, change: ChangeWord, level: int, reason: str) -> Change:
     """Move to a level: all counting begins anew, and what was asked for is void."""
+    before = counts(score)
     _begin(score)
     score.level, score.asked, score.right, score.wrong = level, None, 0, 0
     score.moves += 1
-    return Change(change, level, reason)
+    return Change(change, level, reason, before)
+
+
+def counts(score: Score) -> Counts:
+    """What is counted now."""
+    return Counts(score.level, score.successes, score.errors, score.right, score.wrong)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sluicegate.policies.intents import CHARS_MAX
+from sluicegate.processors import trust
 from sluicegate.processors.gate_edits import edited
 from sluicegate.processors.gate_facts import learn
 from sluicegate.processors.gate_judge import close_erased, intent_of, judge, paused, permit, revoked
@@ -24,6 +25,7 @@ from sluicegate.processors.gate_state import (
     save,
     timer_name,
 )
+from sluicegate.processors.outputs_state import BREACH, DESTROY
 from sluicegate.processors.plane import REMEMBERED_MS, Plane, Turn
 from sluicegate.schemas.errors import KeyErased
 from sluicegate.schemas.events import (
@@ -32,6 +34,7 @@ from sluicegate.schemas.events import (
     Incident,
     Intent,
     Noted,
+    Quarantined,
     Repeated,
     RequestWithdrawn,
     Resolution,
@@ -62,7 +65,7 @@ def addressed(topic: str, event: Event) -> bool:
     if topic == "approval.resolutions":
         return not isinstance(event, Resolution) or event.origin == "gate"
     if topic == "job.results":
-        return isinstance(event, (Result, AttemptEnded))
+        return isinstance(event, (Result, AttemptEnded)) or (isinstance(event, Quarantined) and event.rule == BREACH)
     return True
 
 
@@ -79,6 +82,8 @@ def handle(turn: Turn, event: Event) -> None:
         on_result(turn, event)
     elif topic == "job.results" and isinstance(event, AttemptEnded):
         on_attempt_ended(turn, event)
+    elif topic == "job.results" and isinstance(event, Quarantined):
+        on_breach(turn, event)
     elif topic == "agent.incidents" and isinstance(event, Incident):
         on_incident(turn, event)
     elif topic == "timer.fired.gate" and isinstance(event, TimerFired):
@@ -205,6 +210,9 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     if event.kind == "break_glass":
         on_review(turn, event, job)
         return
+    if event.kind == "level":
+        trust.on_sign_off(turn, event)
+        return
     bound = None if job is None else job.edited_hash or job.job_hash
     if job is None or job.phase != "asked" or job.request_id != event.request_id or bound != event.job_hash:
         turn.journal(
@@ -254,6 +262,7 @@ def on_review(turn: Turn, event: Resolution, job: Job | None) -> None:
     else:
         if event.outcome == "denied":
             job.found_wrong = True
+            trust.happened(turn, "found_wrong", job.scored, event.job_id)
             if job.glass_until_ms:
                 job.glass_until_ms = turn.at_ms  # whatever is granted from now on is judged again
         turn.put(entry_name(event.job_id), job)
@@ -276,7 +285,36 @@ def on_result(turn: Turn, event: Result) -> None:
         turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="result", detail="not the live attempt")
         return
     learn(turn, event.topic, job, clean=event.output_safety_decision in CLEAN, succeeded=event.succeeded)
+    _score(turn, event, job)
     close(turn, intent_of(turn, job), job, "succeeded" if event.succeeded else "failed", None, "outputs")
+
+
+def _score(turn: Turn, event: Result, job: Job) -> None:
+    """What a finished job says of its agent. What was destroyed is an error; what nobody decided upon says nothing."""
+    if job.violated:
+        return
+    if not event.succeeded or event.choice == DESTROY:
+        trust.happened(turn, "failed", job.scored, event.job_id)
+    elif event.output is not None:
+        if job.satisfied:  # a person approved it: that is a label, and stands before what follows from the success
+            trust.happened(turn, "found_correct", job.scored, event.job_id)
+        trust.happened(turn, "succeeded", job.scored, event.job_id)
+
+
+def on_breach(turn: Turn, event: Quarantined) -> None:
+    """An attempt went, or tried to go, beyond a constraint: that counts now, whatever people say of its output."""
+    job = job_of(turn, event.job_id)
+    if job is None or job.phase != "granted" or job.grant_id != event.grant_id:
+        turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="breach", detail="not the live attempt")
+        return
+    turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="breach", detail=event.reason)
+    _violates(turn, event.job_id, job)
+    turn.put(entry_name(event.job_id), job)
+
+
+def _violates(turn: Turn, job_id: str, job: Job) -> None:
+    job.violated = True
+    trust.happened(turn, "policy_violation", job.scored, job_id)
 
 
 def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
@@ -291,6 +329,7 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
             close(turn, intent, job, "withdrawn", event.detail or "revoked", "worker")
         return
     if event.outcome in ("overran", "exceeded"):
+        _violates(turn, event.job_id, job)
         close(turn, intent, job, "failed", event.detail or event.outcome, "worker")
         return
     job.lost = job.lost or event.outcome == "lost"
@@ -310,7 +349,7 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
 
 
 def on_incident(turn: Turn, event: Incident) -> None:
-    """Record an incident that an authorised person or monitor reports; what it does to trust comes with trust."""
+    """Record an incident that an authorised person or monitor reports, and lower the agent's level."""
     checked = turn.checked()
     code, message = checked.code, checked.message
     if code is None and (checked.principal is None or checked.principal.kind not in ("operator", "monitor")):
@@ -337,6 +376,8 @@ def on_incident(turn: Turn, event: Incident) -> None:
     turn.journal(
         Noted, job_id=event.job_id, agent_id=event.agent_id, kind="incident", detail=f"{event.kind}: {event.note}"
     )
+    by = None if checked.principal is None else checked.principal.key_id
+    trust.happened(turn, "safety_incident", None, event.job_id, by)
 
 
 def on_timer(turn: Turn, event: TimerFired) -> None:

@@ -25,6 +25,7 @@ from sluicegate.policies.features import Observation, shape_of, target_of
 from sluicegate.policies.paths import MISSING, read_path
 from sluicegate.policies.subject import alone, declared_facts, own_share, subject_of
 from sluicegate.policies.windows import COUNT, Slices, Window, add, oldest_of, sum_of, value_of
+from sluicegate.processors import trust
 from sluicegate.processors.control_recall import Recalled
 from sluicegate.processors.gate_state import GateCard, Job, Profile, Tries
 from sluicegate.processors.plane import Turn
@@ -62,6 +63,8 @@ class Past(msgspec.Struct, frozen=True):
     card: GateCard
     at_ms: int
     memory: Memory
+    level: int | None = None
+    """The agent's level; None for the one that it begins at."""
     recalled: Recalled | None = None
     """What the log says of facts that rest on a payload whose key is erased by now."""
 
@@ -113,6 +116,7 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
         risk_tags=intent.risk_tags,
         payload=payload,
         confidence=intent.confidence,
+        level=past.level,
         computed=computed,
         given=None if erased is None else declared,
     )
@@ -159,7 +163,7 @@ def payload_of(turn: Turn, intent: Intent) -> Any:
 
 
 def _past_of(turn: Turn) -> Past:
-    return Past(turn.control.policy, turn.card, turn.at_ms, turn, turn.control.recalled)
+    return Past(turn.control.policy, turn.card, turn.at_ms, turn, trust.level(turn), turn.control.recalled)
 
 
 def _profile_name(topic: str) -> str:

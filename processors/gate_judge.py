@@ -12,6 +12,7 @@ import msgspec
 
 from sluicegate.policies.constraints import ConstraintError
 from sluicegate.policies.evaluate import Judgement
+from sluicegate.processors import trust
 from sluicegate.processors.control_recall import ERASED, PAYLOAD_ERASED
 from sluicegate.processors.gate_facts import compute, payload_of
 from sluicegate.processors.gate_state import (
@@ -113,6 +114,8 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     )
     job.decision, job.decision_seq = decision.decision, decision.seq
     job.digest = turn.control.policy.snapshot_digest
+    if judgement.decision == "DENY" and trust.violated(rules):
+        trust.happened(turn, "policy_violation", job.scored, intent.job_id)
     if judgement.decision == "DENY" and job.lost:
         close(turn, intent, job, "denied", judgement.reason, "policy")
         return

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from sluicegate.policies import subject
+from sluicegate.policies.autonomy import Job as Scored
 from sluicegate.policies.evaluate import Judgement
+from sluicegate.processors import trust
 from sluicegate.processors.control_recall import LOST_SAID
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, REMEMBERED_MS, Card, Turn
 from sluicegate.schemas.events import (
@@ -105,6 +107,10 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Until when it may start without the people who should have been asked; 0 where they were not spared."""
     found_wrong: bool = False
     """Whether people found that it should not have been spared: then it is not again."""
+    violated: bool = False
+    """Whether it went beyond a constraint: then it is no success."""
+    scored: Scored = msgspec.field(default_factory=Scored)
+    """What it counts as in its agent's trust."""
     review_id: str | None = None
     """The request in which people review that afterwards."""
     hold_sec: int = 0
@@ -189,7 +195,7 @@ def decide(
         plan_hash=intent.plan_hash,
         on_behalf_of=intent.on_behalf_of,
         parents=intent.parents,
-        level=policy.level(intent.agent_id),
+        level=trust.level(turn),
         observed=None if observed is None else _observed(observed),
         features=features,
         break_glass=None if glass is None else glass.command_id,
@@ -339,7 +345,7 @@ def _request(
         on_behalf_of=intent.on_behalf_of,
         correlation_id=intent.correlation_id,
         facts=facts,
-        level=policy.level(intent.agent_id),
+        level=trust.level(turn),
         editable=list(policy.editable(rules)) if kind == "intent" else [],
     )
 

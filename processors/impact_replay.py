@@ -33,6 +33,7 @@ from sluicegate.schemas.events import (
     Decision,
     Held,
     Intent,
+    LevelChanged,
     Noted,
     Resolution,
     Result,
@@ -65,9 +66,9 @@ class _Agent:
         self.entries: dict[str, Any] = {}
         self.jobs: dict[str, Job] = {}
 
-    def past(self, policy: CompiledPolicy, at_ms: int) -> Past:
+    def past(self, policy: CompiledPolicy, at_ms: int, level: int | None = None) -> Past:
         self.card.at_ms = max(self.card.at_ms, at_ms)
-        return Past(policy, self.card, self.card.at_ms, self)
+        return Past(policy, self.card, self.card.at_ms, self, level)
 
     def get(self, name: str, cls: type[S]) -> S | None:
         """As the gate's state."""
@@ -86,14 +87,17 @@ class Replay:
         self.policy = policy
         self._agents: defaultdict[str, _Agent] = defaultdict(_Agent)
 
-    def judge(self, intent: Intent, payload: Any, at_ms: int | None) -> Judgement | str:
-        """The judgement of an intent, or why it would have been refused. Without a time it is a first intent."""
+    def judge(self, intent: Intent, payload: Any, at_ms: int | None, level: int | None = None) -> Judgement | str:
+        """The judgement of an intent, or why it would have been refused. Without a time it is a first intent.
+
+        ``level`` is what the agent had earned; without it that which the policy gives it.
+        """
         policy = self.policy
         if policy.agents and policy.agent(intent.agent_id) is None:
             return _NOT_ENROLLED
         agent = _Agent() if at_ms is None else self._agents[intent.agent_id]
         job = agent.jobs.setdefault(intent.job_id, Job(phase="held", job_hash=intent.job_hash))
-        return policy.judge(facts_of(agent.past(policy, at_ms or 0), intent, job, payload).subject)
+        return policy.judge(facts_of(agent.past(policy, at_ms or 0, level), intent, job, payload).subject)
 
     def learn(self, result: Result, at_ms: int) -> None:
         """Take up a finished job, as the gate did."""
@@ -137,6 +141,8 @@ class _Log:
         self.requests: dict[str, Ending] = {}
         self.reviews: dict[tuple[str, str], Ending] = {}
         self.glasses: dict[str, Glass] = {}
+        self.moved_ms: dict[str, int] = {}
+        """Since when an agent's level is another than that which a policy gives it."""
         journals: defaultdict[bytes, list[Any]] = defaultdict(list)
         for record in records:
             if record.topic in ("job.intents", "job.results"):
@@ -151,6 +157,10 @@ class _Log:
                     self.requests[event.request_id] = event.outcome
                     if event.kind == "break_glass":
                         self.reviews[event.agent_id, event.job_id] = event.outcome
+            elif record.topic == "agent.autonomy":
+                event = self._codec.decode_or_none(record.value)
+                if isinstance(event, LevelChanged) and event.change != "requested":
+                    self.moved_ms.setdefault(event.agent_id, event.at_ms)
             elif record.topic == "control.commands":
                 event = self._codec.decode_or_none(record.value)
                 if isinstance(event, Command) and event.kind == "break_glass":
@@ -231,13 +241,18 @@ class _Journal:
             self._skipped[found] += since
             return
         intent, payload = found
-        after = self._replay.judge(intent, payload, event.at_ms)
+        after = self._replay.judge(intent, payload, event.at_ms, self._level(event))
         entry = _judged(event.at_ms, intent, after, event.observed is not None)
         entry.before = _before(event, intent)
         self._people(event, entry)
         self._entries[event.job_id] = entry
         if since:
             self._found.append(entry)
+
+    def _level(self, event: Decision) -> int | None:
+        """The level that the agent had when it was judged, once it had moved: until then any policy gives its own."""
+        moved_ms = self._log.moved_ms.get(event.agent_id)
+        return None if moved_ms is None or moved_ms > event.at_ms else event.level
 
     def _people(self, event: Decision, entry: Judged) -> None:
         if event.request_id is not None:

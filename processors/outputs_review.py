@@ -21,7 +21,7 @@ from sluicegate.processors.outputs_reviewed import (
     reviewed,
     under,
 )
-from sluicegate.processors.outputs_state import Attempt, entry_name, ids_of, over, refuse
+from sluicegate.processors.outputs_state import DESTROY, Attempt, entry_name, ids_of, over, refuse
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, Turn
 from sluicegate.schemas.errors import InvariantBroken, KeyErased
 from sluicegate.schemas.events import (
@@ -41,7 +41,6 @@ from sluicegate.schemas.payload import NONE
 from sluicegate.schemas.sealing import OVERHEAD_BYTES
 
 RELEASE: Final = "release"
-DESTROY: Final = "destroy"
 
 
 class Kept(msgspec.Struct, kw_only=True):

@@ -12,7 +12,7 @@ from sluicegate.policies.places import ROOT
 from sluicegate.policies.redaction import HELD
 from sluicegate.policies.review import Review, review
 from sluicegate.processors.control_recall import ERASED, PAYLOAD_ERASED, Recalled
-from sluicegate.processors.outputs_state import Attempt
+from sluicegate.processors.outputs_state import BREACH, Attempt
 from sluicegate.processors.plane import Turn
 from sluicegate.schemas.errors import KeyErased, SealingError
 from sluicegate.schemas.events import Output, Quarantined, RedactionDetail, Refused, Result, Sealed
@@ -22,8 +22,6 @@ from sluicegate.schemas.payload import NONE, SALT_BYTES
 from sluicegate.schemas.sealing import AES_256_GCM
 
 RELEASE_REDACTED: Final = "release_redacted"
-BREACH: Final = "breach"
-"""The name of the rule that holds the output of an attempt that went beyond a constraint."""
 NOTHING_SHOWN: Final = b"null"
 """What stands in a request that has no room, or nothing, to show."""
 REQUEST_BYTES_MAX: Final = 900_000

@@ -23,6 +23,10 @@ from sluicegate.schemas.events import (
 WorkerEvent = Started | Lapsed | GrantRefused | Progressed | Ended | StopAnswered | Breached | Output
 WORKER_EVENTS: Final = (Started, Lapsed, GrantRefused, Progressed, Ended, StopAnswered, Breached, Output)
 SUBJECTS: Final = {"Output": "output", "GrantRefused": "grant", "Breached": "constraint"}
+BREACH: Final = "breach"
+"""The name of the rule that holds the output of an attempt that went beyond a constraint."""
+DESTROY: Final = "destroy"
+"""What people choose of a held output that shall never leave."""
 BREACHES_MAX: Final = 20
 """How many different broken constraints of one attempt are remembered; more change nothing."""
 

@@ -45,6 +45,7 @@ WRITTEN_BY_STEPS: Final = (
     "job.decisions",
     "job.grants",
     "job.results",
+    "agent.autonomy",
     "approval.requests",
     "approval.events",
     "approval.resolutions",

@@ -59,6 +59,7 @@ class Command(msgspec.Struct, kw_only=True):
     difference: list[str] = []
     ref: str | None = None
     until_ms: int | None = None
+    level: int | None = None
 
 
 class SnapshotPublished(msgspec.Struct, kw_only=True):

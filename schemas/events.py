@@ -57,6 +57,7 @@ from sluicegate.schemas.records import (
     EndWord,
     Fact,
     JobOutcome,
+    LevelWord,
     Observed,
     RedactionDetail,
     RequestKind,
@@ -69,6 +70,7 @@ from sluicegate.schemas.records import (
     VerdictRef,
     VerdictWord,
 )
+from sluicegate.schemas.trust_events import LevelChanged
 
 Event = (
     Intent
@@ -95,6 +97,7 @@ Event = (
     | Quarantined
     | Result
     | Incident
+    | LevelChanged
     | ApprovalRequest
     | RequestWithdrawn
     | Verdict
@@ -142,6 +145,8 @@ __all__ = [
     "Intent",
     "JobOutcome",
     "Lapsed",
+    "LevelChanged",
+    "LevelWord",
     "Noted",
     "Observed",
     "Output",

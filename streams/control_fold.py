@@ -30,7 +30,7 @@ from sluicegate.streams.control_scopes import (
     scope_fault,
     with_stop,
 )
-from sluicegate.streams.control_state import SNAPSHOTS, ControlState, Folded, Proposal, Snapshot, StepSettings
+from sluicegate.streams.control_state import SNAPSHOTS, ControlState, Folded, LevelSet, Proposal, Snapshot, StepSettings
 from sluicegate.streams.control_terms import (
     PROPOSAL_MS_MAX,
     Person,
@@ -52,6 +52,10 @@ SEEN_KEPT_MS: Final = 2 * STALE_AFTER_MS
 """How long a command's id is remembered: a copy of it is stale before that."""
 SNAPSHOT_DIGITS: Final = 6
 """How many of a digest's hex digits stand in a snapshot's name, behind its version."""
+LEVEL_MAX: Final = 99
+"""The highest level that a document can define."""
+LEVELS_MAX: Final = 100_000
+"""Agents whose level operators have set."""
 ACTIVATED_MAX: Final = 100
 """How many former activations are known, the latest; older snapshots can be published again."""
 
@@ -257,7 +261,7 @@ def _took(state: ControlState, command_id: str, code: str | None = None, **chang
 
 
 def _scoped(state: ControlState, record: Record, event: Command) -> ControlState:
-    """Pause, resume, stop and revoke: an operator's word is enough, whatever the active bundle says."""
+    """Pause, resume, stop, revoke and set a level: an operator's word is enough, whatever the active bundle says."""
     changes: dict[str, Any] = {}
     left = (event.command_id, event.scope, record.offset, record.timestamp_ms, event.by, event.reason)
     if event.kind in ("pause", "stop"):
@@ -275,6 +279,13 @@ def _scoped(state: ControlState, record: Record, event: Command) -> ControlState
         changes["glasses"] = tuple(glass for glass in state.glasses if glass.scope not in ended)
     elif event.kind == "resume":
         changes["pauses"] = tuple(scope for scope in state.pauses if scope != event.scope)
+    elif event.kind == "set_level":
+        kind, _, agent_id = event.scope.partition(":")
+        if kind != "agent" or event.level is None or not 0 <= event.level <= LEVEL_MAX:
+            return _refused(state, event.command_id, "bad_level")
+        if agent_id not in state.levels and len(state.levels) >= LEVELS_MAX:
+            return _refused(state, event.command_id, "too_many_levels")
+        changes["levels"] = {**state.levels, agent_id: LevelSet(record.offset, event.level, event.by, event.reason)}
     return _took(state, event.command_id, **changes)
 
 

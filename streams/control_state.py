@@ -71,6 +71,15 @@ class Folded(msgspec.Struct, frozen=True):
     code: str | None
 
 
+class LevelSet(msgspec.Struct, frozen=True):
+    """The level that an operator gave an agent with the command at ``offset``."""
+
+    offset: int
+    level: int
+    by: str
+    reason: str | None
+
+
 class ControlState(msgspec.Struct, frozen=True):
     """The state after the command at ``offset`` (-1 before any). ``at_ms`` is the log time reached.
 
@@ -86,6 +95,8 @@ class ControlState(msgspec.Struct, frozen=True):
     stops: tuple[Stop, ...] = ()
     revocations: tuple[Revocation, ...] = ()
     glasses: tuple[Glass, ...] = ()
+    levels: dict[str, LevelSet] = {}
+    """The last level that operators gave each agent."""
     proposed: Proposal | None = None
     activated: tuple[str, ...] = ()
     shortest_lease_sec: int | None = None

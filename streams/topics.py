@@ -121,7 +121,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         "job.results", "agent", "outputs", "gate agent", "Result Quarantined AttemptOpened AttemptEnded Refused Noted"
     ),
     _spec("agent.incidents", "agent", "monitor operator", "gate", "Incident"),
-    _spec("agent.autonomy", "agent", "gate", "reviewer", ""),
+    _spec("agent.autonomy", "agent", "gate", "reviewer", "LevelChanged"),
     _spec("agent.audits", "agent", "gate", "reviewer", ""),
     _spec(
         "approval.requests", "desk", "gate outputs workflows", "desk reviewer keys", "ApprovalRequest RequestWithdrawn"

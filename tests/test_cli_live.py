@@ -202,6 +202,18 @@ def test_the_tail_says_the_log_in_sentences(cli: Cli) -> None:
     assert cli("tail", "--from-beginning", "--no-follow", "--queue", "nobody").out == ""
 
 
+def test_a_level_is_given_with_a_reason_and_every_gate_knows(cli: Cli, up: Tenant) -> None:
+    """An operator gives an agent a level; without a reason, or of nobody's name, nothing is sent."""
+    said = cli("autonomy", "set", "deployer", "1", "--reason", "ran for a year elsewhere", "--json")
+    assert said.code == 0, said
+    found = said.json()
+    assert (found["kind"], found["scope"], found["level"]) == ("set_level", "agent:deployer", 1)
+    assert cli("autonomy", "set", "deployer", "1").code == 2
+    assert cli("autonomy", "history", "no'body").code == 2
+    said = cli("autonomy", "history", "--wait", "20")
+    assert (said.code, said.out.strip()) == (1, "no level has moved")  # this tenant's bundle has no levels
+
+
 def test_verify_is_clean_and_can_fail(cli: Cli, tmp_path: Path) -> None:
     """The live log and a copy of it are clean; a copy with one record less is not, exit 1."""
     cli.held()

@@ -303,7 +303,7 @@ class World:
     def records(self) -> list[Record]:
         """The whole log."""
         topics = [*dict.fromkeys(name for app in APPLICATIONS.values() for name in app.inputs), "approval.events"]
-        topics += [COMMANDS, SNAPSHOTS, "dead.letters", "job.grants.default"]
+        topics += [COMMANDS, SNAPSHOTS, "dead.letters", "job.grants.default", "agent.autonomy"]
         topics += [f"timer.fired.{owner}" for owner in TIMER_OWNERS]
         return [record for topic in dict.fromkeys(topics) for record in self.log.records(topic)]
 

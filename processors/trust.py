@@ -1,0 +1,210 @@
+"""Trust, the gate's other half: what an agent's work says of its level, in the same state and the same order. Pure.
+
+A level that falls falls in the transaction of its cause, so the agent's next intent is judged lower. What is counted,
+and when a level moves, is `policies.autonomy`; here are the events of the gate that it is counted from, the request in
+which a person signs a promotion off, and the journal of all that, `agent.autonomy`. A person's `set_level` and a new
+version of the agent are no inputs of its key: they are noticed at its next input.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from sluicegate.policies.autonomy import Counts, Happened, Job, Score, Word, counts
+from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, JUDGE, Turn
+from sluicegate.schemas.events import (
+    ApprovalRequest,
+    LevelChanged,
+    LevelWord,
+    Noted,
+    RequestWithdrawn,
+    Resolution,
+    RuleRef,
+)
+from sluicegate.schemas.ids import derived_id
+from sluicegate.schemas.payload import SALT_BYTES, job_hash, seal
+
+ENTRY: Final = "trust"
+SIGN_OFF_SEC: Final = 24 * 3600
+"""Within what time a person signs a promotion off; afterwards it counts as refused."""
+TOPIC: Final = "agent.autonomy"
+OWN_LAYERS: Final = frozenset({"default", "actions", "mode", "ask", "gate"})
+"""Layers of the gate itself: a denial by one of them alone violates no rule of a policy."""
+
+
+class Trust(Score, kw_only=True):
+    """What is remembered of one agent: its score, and what was said of it to whom."""
+
+    version: str = ""
+    number: int = 0
+    """How many changes of its level there were."""
+    set_offset: int = -1
+    """The last command of a person that was taken up."""
+    request_id: str | None = None
+
+
+def level(turn: Turn) -> int | None:
+    """The level of the agent whose key this is, now; None without an autonomy document."""
+    found = _trust(turn)
+    return None if found is None else found.level
+
+
+def happened(turn: Turn, word: Word, job: Job | None, job_id: str | None, by: str | None = None) -> None:
+    """Take up what happened to the agent, or to a job of it."""
+    terms, trust = turn.control.policy.autonomy, _trust(turn)
+    if terms is None or trust is None:
+        return
+    changes = terms.weigh(trust, Happened(turn.at_ms * 1_000, word), job, terms.grain)
+    for change in changes:
+        _changed(turn, trust, change.change, change.level, change.reason, change.before, job_id=job_id, by=by)
+    turn.put(ENTRY, trust)
+
+
+def violated(rules: list[RuleRef]) -> bool:
+    """Whether a denial is one by a rule that somebody wrote."""
+    return any(rule.decision == "DENY" and rule.layer not in OWN_LAYERS for rule in rules)
+
+
+def on_sign_off(turn: Turn, event: Resolution) -> None:
+    """A person's word on a promotion, if it is still asked for."""
+    trust = _trust(turn)
+    if trust is None or trust.request_id != event.request_id:
+        _note(turn, "not the open request")
+        return
+    trust.request_id = None
+    turn.put(ENTRY, trust)
+    before = trust.number
+    last = event.verdicts[-1] if event.verdicts else None
+    by = f"person/{last.approver_id}" if last else None
+    if event.outcome == "withdrawn":
+        _note(turn, "withdrawn")
+    elif event.outcome == "approved":
+        happened(turn, "signed_off", None, None, by)
+        now = turn.get(ENTRY, Trust)
+        _note(turn, "signed off" if now is not None and now.number > before else "signed off, and no longer earned")
+    else:
+        happened(turn, "sign_off_refused", None, None, by)
+        _note(turn, "refused" if event.outcome == "denied" else "nobody signed it off in time")
+
+
+def _note(turn: Turn, detail: str) -> None:
+    turn.journal(Noted, job_id=None, agent_id=turn.key, kind="level", detail=detail)
+
+
+def _trust(turn: Turn) -> Trust | None:
+    """The agent's trust, after whatever was said of it elsewhere was taken up."""
+    policy = turn.control.policy
+    terms = policy.autonomy
+    if terms is None:
+        return None
+    agent = policy.agent(turn.key)
+    version, first = "" if agent is None else agent.version, policy.level(turn.key) or 0
+    trust = turn.get(ENTRY, Trust)
+    known = trust is not None
+    if trust is None:
+        trust = Trust(level=first, version=version)
+    said = turn.control.state.levels.get(turn.key)
+    news = said is not None and said.offset > trust.set_offset
+    if known and trust.version != version:
+        _begin_anew(turn, trust, version, first)
+    elif not news:
+        return trust
+    if said is not None and news:
+        trust.set_offset = said.offset
+        for change in terms.weigh(trust, Happened(turn.at_ms * 1_000, "level_set", said.level), None, terms.grain):
+            reason = change.reason if said.reason is None else said.reason
+            _changed(turn, trust, change.change, change.level, reason, change.before, by=said.by)
+    turn.put(ENTRY, trust)
+    return trust
+
+
+def _begin_anew(turn: Turn, trust: Trust, version: str, first: int) -> None:
+    """Another version of an agent is another agent, with the level that `agents.yaml` gives it."""
+    before, former = counts(trust), trust.version
+    trust.version, trust.level, trust.asked = version, first, None
+    trust.slices, trust.successes, trust.errors, trust.drift, trust.right, trust.wrong = [], 0, 0, 0, 0, 0
+    trust.begun, trust.moves = trust.begun + 1, trust.moves + 1
+    _changed(turn, trust, "anew", first, f"version `{version}` after `{former}`", before)
+
+
+def _changed(
+    turn: Turn,
+    trust: Trust,
+    change: LevelWord,
+    level: int,
+    reason: str,
+    before: Counts,
+    *,
+    job_id: str | None = None,
+    by: str | None = None,
+) -> None:
+    """Journal one change; what it makes void is withdrawn, what it asks for is asked."""
+    if trust.request_id is not None:
+        withdrawn = RequestWithdrawn(request_id=trust.request_id, desk=DEFAULT_DESK, origin="gate", reason=reason)
+        turn.send("approval.requests", DEFAULT_DESK, withdrawn, derived_id("withdrawal", trust.request_id))
+        trust.request_id = None
+    trust.number += 1
+    if change == "requested":
+        trust.request_id = derived_id("level", turn.key, trust.number, turn.card.seq)
+        _ask(turn, trust, level, reason, before)
+    event = LevelChanged(
+        cause=turn.cause,
+        at_ms=turn.at_ms,
+        number=trust.number,
+        control_offset=turn.control.offset,
+        judge=JUDGE,
+        agent_id=turn.key,
+        agent_version=trust.version,
+        change=change,
+        level_before=before.level,
+        level=level,
+        reason=reason,
+        successes_count=before.successes,
+        errors_count=before.errors,
+        labelled_correct_count=before.right,
+        labelled_wrong_count=before.wrong,
+        job_id=job_id,
+        request_id=trust.request_id,
+        by=by,
+        policy_snapshot=turn.control.policy.snapshot_name,
+    )
+    turn.send(TOPIC, turn.key, event, f"gate/{turn.key}/level/{trust.number}")
+
+
+def _ask(turn: Turn, trust: Trust, level: int, reason: str, before: Counts) -> None:
+    """Ask a person to sign a promotion off, with the whole case."""
+    policy = turn.control.policy
+    agent = policy.agent(turn.key)
+    case = {
+        "agent_id": turn.key,
+        "agent_version": trust.version,
+        "level": before.level,
+        "level_asked_for": level,
+        **({} if policy.autonomy is None else policy.autonomy.case(before)),
+    }
+    content, salt = json.dumps(case, sort_keys=True).encode(), bytes(SALT_BYTES)
+    request = ApprovalRequest(
+        request_id=trust.request_id or "",
+        kind="level",
+        origin="gate",
+        reply_key=turn.key,
+        tenant=turn.control.tenant,
+        desk=DEFAULT_DESK,
+        queue=DEFAULT_QUEUE,
+        job_id="",
+        agent_id=turn.key,
+        agent_owner=None if agent is None else agent.owner,
+        agent_version=trust.version,
+        topic=TOPIC,
+        payload=seal(content, salt),
+        job_hash=job_hash(content, TOPIC, turn.key, [], salt),
+        reason=f"level {level} is asked for: {reason}",
+        policy_snapshot=policy.snapshot_name,
+        policy_digest=policy.snapshot_digest,
+        attempt=0,
+        created_at_ms=turn.at_ms,
+        expires_at_ms=turn.at_ms + SIGN_OFF_SEC * 1_000,
+        level=before.level,
+    )
+    turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
