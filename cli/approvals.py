@@ -59,7 +59,8 @@ def _left(expires_at_ms: int) -> str:
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
 
 
-def _when(at_ms: int) -> str:
+def when(at_ms: int) -> str:
+    """A time of the log, as people read it."""
     return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -100,8 +101,8 @@ def _say_request(out: Output, found: Request) -> None:
         ("ceiling", output.json_text(found.constraints) if found.constraints else "none"),
         ("editable", ", ".join(found.editable) or "nothing"),
         ("policy", found.policy_snapshot),
-        ("asked", _when(found.created_at_ms)),
-        ("expires", _when(found.expires_at_ms)),
+        ("asked", when(found.created_at_ms)),
+        ("expires", when(found.expires_at_ms)),
     ]
     if found.on_behalf_of:
         lines.append(("on behalf of", found.on_behalf_of))
@@ -229,6 +230,6 @@ def _report(out: Output, answer: VerdictAnswer, word: str) -> None:
     if answer.status == "unanswered":
         out.say(visible(answer.message or ""))
         raise typer.Exit(output.UNDECIDED)
-    first = f"; {answer.winner} was first at {_when(answer.winner_at_ms or 0)}" if answer.winner else ""
+    first = f"; {answer.winner} was first at {when(answer.winner_at_ms or 0)}" if answer.winner else ""
     out.say(f"refused [{visible(answer.code or '')}]: {visible((answer.message or '') + first, 600)}")
     raise typer.Exit(output.NEGATIVE)

@@ -82,6 +82,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show every change of level there was, oldest first, with its case. Exit 1 when there is none."""
+    from sluicegate.cli.approvals import when
     from sluicegate.clients.auditor import Auditor
 
     out = Output(as_json)
@@ -95,7 +96,8 @@ def history(
     names = ", ".join(COLUMNS)
     found = auditor.query(f"SELECT {names} FROM level_changed {where}ORDER BY at_ms, agent_id, number")  # noqa: S608
     out.result({"columns": found.columns, "rows": found.dicts(), "truncated": found.truncated})
-    out.table(found.columns, found.rows, "no level has moved")
+    rows = [[when(row[0]), *row[1:]] for row in found.rows]
+    out.table([name.removesuffix("_count").removesuffix("_ms") for name in found.columns], rows, "no level has moved")
     if not found.rows:
         raise typer.Exit(NEGATIVE)
 
