@@ -96,7 +96,7 @@ def history(
     names = ", ".join(COLUMNS)
     found = auditor.query(f"SELECT {names} FROM level_changed {where}ORDER BY at_ms, agent_id, number")  # noqa: S608
     out.result({"columns": found.columns, "rows": found.dicts(), "truncated": found.truncated})
-    rows = [[when(row[0]), *row[1:]] for row in found.rows]
+    rows = [[when(int(row[0])), *row[1:]] for row in found.rows]
     out.table([name.removesuffix("_count").removesuffix("_ms") for name in found.columns], rows, "no level has moved")
     if not found.rows:
         raise typer.Exit(NEGATIVE)
