@@ -12,7 +12,7 @@ from sluicegate.cli.configuration import settings
 from sluicegate.cli.output import JsonOption, Output
 
 if TYPE_CHECKING:
-    from sluicegate.clients.auditor import Table
+    from sluicegate.clients.auditor import Auditor, Table
 
 app = typer.Typer(no_args_is_help=True, help="Read what happened: one job's timeline, or SQL over the whole log.")
 
@@ -36,9 +36,7 @@ def timeline(
 
     out = Output(as_json)
     auditor = Auditor(settings())
-    if wait:
-        with out.working("waiting for the projector"):
-            auditor.coverage(wait)
+    caught_up(out, auditor, wait)
     found = auditor.timeline(job)
     _show(out, found, f"no event about job `{job}` is projected (yet); ask again with --wait 10", TIMELINE)
     if not found.rows:
@@ -66,6 +64,13 @@ def coverage(
     from sluicegate.clients.auditor import Auditor
 
     _show(Output(as_json), Auditor(settings()).coverage(wait), "nothing is projected yet")
+
+
+def caught_up(out: Output, auditor: Auditor, wait_sec: float) -> None:
+    """Wait, where one asked to, until all that is in the log now is projected. Raises Unavailable after that time."""
+    if wait_sec:
+        with out.working("waiting for the projector"):
+            auditor.coverage(wait_sec)
 
 
 def _show(out: Output, found: Table, empty: str, wanted: tuple[str, ...] = ()) -> None:

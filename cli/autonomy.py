@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sluicegate.cli.audit import WaitOption, caught_up
 from sluicegate.cli.configuration import OPERATOR, OperatorOption, settings
 from sluicegate.cli.output import NEGATIVE, JsonOption, Output
 from sluicegate.cli.policy_offline import PoliciesOption, ready_bundle, text_of
@@ -17,8 +18,6 @@ from sluicegate.schemas.errors import BadInput
 if TYPE_CHECKING:
     from sluicegate.policies.autonomy import AutonomyTerms
 
-NAME: Final = r"[A-Za-z0-9._-]{1,100}"
-"""What an agent's id is made of: nothing that could end a text of SQL."""
 COLUMNS: Final = (
     "at_ms",
     "agent_id",
@@ -76,22 +75,19 @@ def set_level(
 @app.command()
 def history(
     agent: Annotated[str, typer.Argument(help="One agent; by default all.")] = "",
-    wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait until all that is in the log now is projected.")
-    ] = 0.0,
+    wait: WaitOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Show every change of level there was, oldest first, with its case. Exit 1 when there is none."""
     from sluicegate.cli.approvals import when
     from sluicegate.clients.auditor import Auditor
+    from sluicegate.policies.fields import NAME, PATTERN_WORDS
 
     out = Output(as_json)
     auditor = Auditor(settings())
-    if wait:
-        with out.working("waiting for the projector"):
-            auditor.coverage(wait)
-    if not re.fullmatch(NAME, agent or "a"):
-        raise BadInput(f"`{agent}` is no agent's id; write it as `agents.yaml` has it")
+    caught_up(out, auditor, wait)
+    if agent and not re.fullmatch(NAME, agent):  # and so nothing that could end a text of SQL
+        raise BadInput(f"`{agent}` is no agent's id; use {PATTERN_WORDS[NAME]}")
     where = f"WHERE agent_id = '{agent}' " if agent else ""
     names = ", ".join(COLUMNS)
     found = auditor.query(f"SELECT {names} FROM level_changed {where}ORDER BY at_ms, agent_id, number")  # noqa: S608

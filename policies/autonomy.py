@@ -348,12 +348,16 @@ def _begin(score: Score) -> None:
 
 
 def _moved(score: Score, change: ChangeWord, level: int, reason: str) -> Change:
-    """Move to a level: all counting begins anew, and what was asked for is void."""
+    return Change(change, level, reason, move(score, level))
+
+
+def move(score: Score, level: int) -> Counts:
+    """Put a score at a level, where all counting begins anew and nothing is asked for; what was counted before."""
     before = counts(score)
     _begin(score)
     score.level, score.asked, score.right, score.wrong = level, None, 0, 0
     score.moves += 1
-    return Change(change, level, reason, before)
+    return before
 
 
 def counts(score: Score) -> Counts:

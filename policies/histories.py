@@ -16,7 +16,6 @@ from sluicegate.policies.faults import PolicyFaults
 from sluicegate.policies.fields import Strict
 from sluicegate.policies.intents import IntentDocument, Named, facts_in
 from sluicegate.policies.reading import read_lines
-from sluicegate.policies.source import Source
 
 RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -92,18 +91,13 @@ def read_jobs(file: str, text: str) -> list[tuple[JobLine, dict[str, FactValue]]
     faults = []
     for source in read_lines(file, text):
         job = validated(source, JobLine)
-        facts = facts_of(source)
+        facts = facts_in(source, ("facts",))
         if job is not None:
             jobs.append((job, facts))
         faults += source.faults
     if faults:
         raise PolicyFaults(faults)
     return jobs
-
-
-def facts_of(source: Source) -> dict[str, FactValue]:
-    """The facts under a line's key `facts`."""
-    return facts_in(source, ("facts",))
 
 
 def scored(terms: AutonomyTerms, events: list[EventLine]) -> Iterator[tuple[EventLine, Change]]:

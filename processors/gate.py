@@ -26,7 +26,7 @@ from sluicegate.processors.gate_state import (
     timer_name,
 )
 from sluicegate.processors.outputs_state import BREACH, DESTROY
-from sluicegate.processors.plane import REMEMBERED_MS, Plane, Turn
+from sluicegate.processors.plane import REMEMBERED_MS, Plane, Turn, said_by
 from sluicegate.schemas.errors import KeyErased
 from sluicegate.schemas.events import (
     AttemptEnded,
@@ -223,7 +223,7 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     intent = intent_of(turn, job)
     last = event.verdicts[-1] if event.verdicts else None
     reason = last.reason if last else None
-    by = f"person/{last.approver_id}" if last else "desk"
+    by = said_by(event) or "desk"
     if event.outcome == "approved" and job.withdrawn_because is not None:
         close(turn, intent, job, "withdrawn", job.withdrawn_because or None, f"agent/{event.agent_id}")
     elif event.outcome == "approved":

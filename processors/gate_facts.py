@@ -80,6 +80,8 @@ class Computed(msgspec.Struct, frozen=True):
     subject: Subject
     facts: list[Fact]
     features: list[int]
+    level: int | None
+    """The agent's level, where it was asked for."""
 
 
 def compute(turn: Turn, intent: Intent, job: Job, payload: Any) -> Computed:
@@ -124,7 +126,7 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
         tags = erased.tags(policy.output_policy.phrase_classes) if action.phrases else set()
         risk_tags = tuple(sorted({*subject.risk_tags, *tags}))
         subject = msgspec.structs.replace(subject, fault=erased.schema_fault, risk_tags=risk_tags)
-    return Computed(subject, _recorded(subject.facts, action, computed, sources), job.features)
+    return Computed(subject, _recorded(subject.facts, action, computed, sources), job.features, past.level)
 
 
 def learn(turn: Turn, topic: str, job: Job, *, clean: bool, succeeded: bool) -> None:

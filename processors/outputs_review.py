@@ -22,7 +22,7 @@ from sluicegate.processors.outputs_reviewed import (
     under,
 )
 from sluicegate.processors.outputs_state import DESTROY, Attempt, entry_name, ids_of, over, refuse
-from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, Turn
+from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, Turn, said_by
 from sluicegate.schemas.errors import InvariantBroken, KeyErased
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -219,7 +219,6 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     except KeyErased:
         decision, leaves, result_hash = "QUARANTINE", None, ""
         rule, reason = PAYLOAD_ERASED, ERASED
-    last = event.verdicts[-1] if event.verdicts else None
     details = kept.redacted_details if decision == "REDACT" else []
     turn.journal(
         Result,
@@ -244,7 +243,7 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
         reason=reason,
         request_id=event.request_id,
         choice=choice,
-        by=f"person/{last.approver_id}" if last else None,
+        by=said_by(event),
     )
 
 
@@ -253,7 +252,6 @@ def _released(
 ) -> tuple[SafetyWord, Sealed | None, str]:
     """What leaves by people's word, and the hash of its content. Raises KeyErased where nobody can open it."""
     keys, recalled = turn.control.keys, turn.control.recalled
-    said = None
     if choice == RELEASE:
         key_id = "" if raw.algorithm == NONE else msgspec.structs.replace(parse_key_id(raw.key_id), request="").text
         try:

@@ -18,7 +18,7 @@ import msgspec
 from sluicegate.processors.control import Control
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import InvariantBroken, RecordTooLarge, Unavailable, Undecodable
-from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused, TimerRequest
+from sluicegate.schemas.events import Cause, DeadLetter, Event, Refused, Resolution, TimerRequest
 from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES, seal
 from sluicegate.streams.engine import Headers, Out, Record, Store, check_state
@@ -370,6 +370,11 @@ class PlaneStep:
         kind = ("ce_type", f"sluicegate.{cls.__name__}.v1".encode())
         self._kinds[cls] = (self._source, kind, ("content-type", b"application/avro"))
         return self._kinds[cls]
+
+
+def said_by(event: Resolution) -> str | None:
+    """The key id of the person whose verdict ended a request; None where nobody's did."""
+    return f"person/{event.verdicts[-1].approver_id}" if event.verdicts else None
 
 
 def _place_of(error: Exception) -> str:

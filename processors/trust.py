@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from sluicegate.policies.autonomy import Counts, Happened, Job, Score, Word, counts
-from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, JUDGE, Turn
+from sluicegate.policies.autonomy import Counts, Happened, Job, Score, Word, move
+from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, JUDGE, Turn, said_by
 from sluicegate.schemas.events import (
     ApprovalRequest,
     LevelChanged,
@@ -75,8 +75,7 @@ def on_sign_off(turn: Turn, event: Resolution) -> None:
     trust.request_id = None
     turn.put(ENTRY, trust)
     before = trust.number
-    last = event.verdicts[-1] if event.verdicts else None
-    by = f"person/{last.approver_id}" if last else None
+    by = said_by(event)
     if event.outcome == "withdrawn":
         _note(turn, "withdrawn")
     elif event.outcome == "approved":
@@ -121,11 +120,8 @@ def _trust(turn: Turn) -> Trust | None:
 
 def _begin_anew(turn: Turn, trust: Trust, version: str, first: int) -> None:
     """Another version of an agent is another agent, with the level that `agents.yaml` gives it."""
-    before, former = counts(trust), trust.version
-    trust.version, trust.level, trust.asked = version, first, None
-    trust.slices, trust.successes, trust.errors, trust.drift, trust.right, trust.wrong = [], 0, 0, 0, 0, 0
-    trust.begun, trust.moves = trust.begun + 1, trust.moves + 1
-    _changed(turn, trust, "anew", first, f"version `{version}` after `{former}`", before)
+    former, trust.version = trust.version, version
+    _changed(turn, trust, "anew", first, f"version `{version}` after `{former}`", move(trust, first))
 
 
 def _changed(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from world import OPERATOR, PEOPLE, World, policy_files
+from world import CODEC, OPERATOR, World, agent_key, policy_files
 
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -18,7 +18,6 @@ from sluicegate.schemas.events import (
     Noted,
     Quarantined,
     RequestWithdrawn,
-    Verdict,
 )
 
 LEAK = b'{"ssn":"536-22-8143"}'
@@ -63,24 +62,11 @@ def changes(world: World) -> list[tuple[str, int, int]]:
 
 
 def level_request(world: World) -> ApprovalRequest:
-    return [each for each in world.events("approval.requests", ApprovalRequest) if each.kind == "level"][-1]
+    return world.request("")  # a level is about no job
 
 
-def sign_off(world: World, word: Any, person: str = "ken", **changed: Any) -> None:
-    request = level_request(world)
-    verdict = Verdict(
-        verdict_id=world.number("verdict"),
-        request_id=request.request_id,
-        desk=request.desk,
-        verdict=word,
-        approver_id=person,
-        policy_snapshot=request.policy_snapshot,
-        job_hash=request.job_hash,
-        decision_ts_ms=world.log.clock_ms,
-    )
-    changed_verdict = msgspec.structs.replace(verdict, **changed)
-    world.signed(PEOPLE[person], "approval.verdicts", verdict.desk, changed_verdict)
-    world.run()
+def sign_off(world: World, word: Any, person: str = "ken") -> None:
+    world.decide("", word, person)  # a level is about no job
 
 
 def run(world: World, job_id: str, topic: str = "job.crm.read", content: bytes = b"{}", **changed: Any) -> None:
@@ -148,8 +134,6 @@ def test_an_incident_holds_for_the_very_next_intent(world: World) -> None:
     climb(world, 2)
     intents = [world.intent(job, "job.crm.write") for job in ("before", "after")]
     incident = Incident(incident_id="i1", agent_id="deployer", kind="safety", note="wrong number")
-    from world import agent_key
-
     world.signed(agent_key("deployer"), "job.intents", "deployer", intents[0])
     world.run()
     world.signed(OPERATOR, "agent.incidents", "deployer", incident)
@@ -320,8 +304,6 @@ def test_a_level_that_somebody_else_wrote_is_found(world: World) -> None:
     climb(world)
     records = world.records()
     place = next(at for at, record in enumerate(records) if record.topic == "agent.autonomy")
-    from world import CODEC
-
     event = CODEC.decode(records[place].value)
     assert isinstance(event, LevelChanged)
     altered = CODEC.encode(msgspec.structs.replace(event, level=3))
