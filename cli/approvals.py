@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -20,6 +21,24 @@ if TYPE_CHECKING:
     from sluicegate.clients.reviewer import Reviewer
 
 app = typer.Typer(no_args_is_help=True, help="See what waits for a person, and decide it.")
+
+
+class Found(StrEnum):
+    """What a job may be found."""
+
+    correct = "correct"
+    wrong = "wrong"
+    harmful = "harmful"
+
+
+class SeverityOption(StrEnum):
+    """How bad an error may be."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+    critical = "critical"
+
 
 RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="A request's id.", show_default=False)]
 
@@ -72,7 +91,9 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
         found = reviewer.show(request)
     out.result(found)
     _say_request(out, found)
-    if found.outcome is None and found.choices:
+    if found.outcome is None and found.kind == "audit":
+        out.next(f"sluicegate approvals finding {request} correct, or wrong, harmful")
+    elif found.outcome is None and found.choices:
         out.next(f"sluicegate approvals release {request} --redacted, or view, release, destroy")
     elif found.outcome is None:
         out.next(f"sluicegate approvals approve {request} --reason '...', or deny")
@@ -104,6 +125,9 @@ def _say_request(out: Output, found: Request) -> None:
         ("asked", when(found.created_at_ms)),
         ("expires", when(found.expires_at_ms)),
     ]
+    if found.kind == "audit":
+        lines.insert(2, ("ended", f"{found.ended}, approved by {', '.join(found.approved_by) or 'nobody'}"))
+        lines[-1] = ("due", f"{when(found.expires_at_ms)}, overdue {found.escalations} times")
     if found.on_behalf_of:
         lines.append(("on behalf of", found.on_behalf_of))
     for name, value in lines:
@@ -111,6 +135,8 @@ def _say_request(out: Output, found: Request) -> None:
     _say_block(out, _BLOCKS.get(found.kind, "payload"), found.payload)
     for detail in found.details:
         out.say(f"    {visible(detail.field)}: {visible(detail.reason)}, {visible(detail.action)}")
+    if found.output is not None:
+        _say_block(out, "result, as it left", found.output)
     if found.context is not None:
         _say_block(out, "the agent's own words, not checked by anyone", found.context)
 
@@ -208,6 +234,32 @@ def destroy(
     with _reviewer(person) as reviewer:
         answer = reviewer.destroy(request, reason)
     _report(Output(as_json), answer, "destroyed the output of")
+
+
+@app.command()
+def finding(
+    request: RequestArgument,
+    word: Annotated[Found, typer.Argument(metavar="FINDING", help="What the job was.", show_default=False)],
+    note: Annotated[str, typer.Option("--note", help="What you saw; an error needs one.")] = "",
+    error_class: Annotated[
+        str, typer.Option("--class", help="What kind of error it is, such as `wrong-customer`.")
+    ] = "",
+    severity: Annotated[SeverityOption | None, typer.Option("--severity", help="How bad the error is.")] = None,
+    person: PersonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a sampled job was. Exit 1 when the desk refuses it, such as from somebody who approved the job."""
+    if word is not Found.correct and not (note.strip() and error_class.strip() and severity is not None):
+        raise BadInput(f"`{word.value}` needs --class, --severity and --note: what kind of error it is, and how bad")
+    with _reviewer(person) as reviewer:
+        answer = reviewer.find(
+            request,
+            word.value,
+            note or None,
+            error_class=error_class or None,
+            severity=None if severity is None else severity.value,
+        )
+    _report(Output(as_json), answer, f"found {word.value}:")
 
 
 @app.command()

@@ -51,6 +51,8 @@ def prepare(settings: Settings, folder: Path, operator: str = OPERATOR) -> Prepa
     Raises PolicyFaults before anything is started, BadInput, Unavailable, or an error of the drift check.
     """
     keys.make_master(settings)
+    keys.make_audit_master(settings)
+    keys.new_oversight(settings)
     keys.new_gate(settings)
     keys.new_operator(settings, operator)
     keys.new_monitor(settings, MONITOR)

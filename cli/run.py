@@ -17,6 +17,7 @@ class Processor(StrEnum):
     outputs = "outputs"
     desk = "desk"
     watch = "watch"
+    oversight = "oversight"
     keys = "keys"
     projector = "projector"
 

@@ -112,7 +112,15 @@ def _verifier(
     from sluicegate.processors.run import step_keyring
     from sluicegate.processors.verify import Verifier
     from sluicegate.schemas.codec import Codec
-    from sluicegate.streams.keys import keys_dir, load_master, trusted_gates, trusted_monitors, trusted_operators
+    from sluicegate.streams.keys import (
+        has_audit_master,
+        keys_dir,
+        load_audit_master,
+        load_master,
+        trusted_gates,
+        trusted_monitors,
+        trusted_operators,
+    )
     from sluicegate.streams.registry import registry_for
 
     operators = trusted_operators(found)
@@ -123,7 +131,19 @@ def _verifier(
     codec = Codec(registry_for(found.registry_url))
     monitors = trusted_monitors(found)
     gates, sealed_by = trusted_gates(found), step_keyring(found)
-    return Verifier(codec, tenant, partitions, load_master(found), operators, starts, monitors, gates, sealed_by).run
+    audits = load_audit_master(found) if has_audit_master(found) else None
+    return Verifier(
+        codec,
+        tenant,
+        partitions,
+        load_master(found),
+        operators,
+        starts,
+        monitors,
+        gates,
+        sealed_by,
+        audit_master=audits,
+    ).run
 
 
 def _say(out: Output, report: Report) -> None:

@@ -16,6 +16,7 @@ from sluicegate.schemas.events import (
     Event,
     RedactionDetail,
     Refused,
+    RequestEscalated,
     RequestOpened,
     Resolved,
     Sealed,
@@ -78,6 +79,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     output_hash: str | None = None
     editable: tuple[str, ...] = ()
     """Payload paths that an approval may give other values."""
+    output: str | None = None
+    """The result of a finished job that is audited, as safe text."""
+    ended: str | None = None
+    approved_by: tuple[str, ...] = ()
+    """How that job ended, and who approved it: they may not audit it."""
+    escalations: int = 0
+    """How often the request was overdue, where it does not expire."""
     outcome: str | None = None
     choice: str | None = None
     by: str | None = None
@@ -121,6 +129,7 @@ class DeskFold:
         self._desk = desk
         self._asked: OrderedDict[str, ApprovalRequest] = OrderedDict()
         self._opened: set[str] = set()
+        self._escalated: dict[str, RequestEscalated] = {}
         self._ended: OrderedDict[str, Resolved] = OrderedDict()
         self._verdicts: dict[str, list[str]] = {}
         self._answers: dict[tuple[int, int], VerdictAnswer | None] = {}
@@ -143,7 +152,10 @@ class DeskFold:
                 self._asked.setdefault(found, event)
             case RequestOpened(request_id=found):
                 self._opened.add(found)
+            case RequestEscalated(request_id=found):
+                self._escalated[found] = event
             case Resolved(request_id=found):
+                self._escalated.pop(found, None)
                 self._ended[found] = event
                 self._trim()
             case VerdictAccepted():
@@ -207,10 +219,11 @@ class DeskFold:
 
     def _view(self, asked: ApprovalRequest) -> Request:
         ended, keys = self._ended.get(asked.request_id), self._keys(asked.request_id)
+        late = self._escalated.get(asked.request_id)
         return Request(
             request_id=asked.request_id,
             kind=asked.kind,
-            queue=asked.queue,
+            queue=asked.queue if late is None else late.queue,
             job_id=asked.job_id,
             agent_id=asked.agent_id,
             agent_owner=asked.agent_owner,
@@ -229,11 +242,15 @@ class DeskFold:
             job_hash=asked.job_hash,
             attempt=asked.attempt,
             created_at_ms=asked.created_at_ms,
-            expires_at_ms=asked.expires_at_ms,
+            expires_at_ms=asked.expires_at_ms if late is None else late.expires_at_ms,
             choices=tuple(asked.choices),
             editable=tuple(asked.editable),
             details=tuple(asked.redaction_details),
             output_hash=asked.output_hash,
+            output=text_of(asked.output, keys),
+            ended=asked.ended,
+            approved_by=tuple(asked.approved_by),
+            escalations=0 if late is None else late.number,
             outcome=None if ended is None else ended.outcome,
             choice=None if ended is None else ended.choice,
             by=None if ended is None else ended.by,

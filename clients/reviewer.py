@@ -17,7 +17,7 @@ from sluicegate.clients.key_client import keyring_of
 from sluicegate.clients.strict_json import json_bytes
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import BadInput, Unavailable, Undecodable
-from sluicegate.schemas.events import Sealed, Verdict, VerdictWord, Viewed
+from sluicegate.schemas.events import FindingWord, Sealed, Severity, Verdict, VerdictWord, Viewed
 from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES
 from sluicegate.schemas.sealing import Keyring
@@ -119,6 +119,22 @@ class Reviewer:
             raise BadInput("to destroy an output needs a reason; its caller is told it")
         return self._decide(request_id, "deny", reason, {}, timeout_sec, "destroy")
 
+    def find(
+        self,
+        request_id: str,
+        finding: FindingWord,
+        note: str | None = None,
+        *,
+        error_class: str | None = None,
+        severity: Severity | None = None,
+        timeout_sec: float = WAIT_SEC,
+    ) -> VerdictAnswer:
+        """Say what a sampled job was; an error has a class, a severity and a note. Returns the desk's answer."""
+        word: VerdictWord = "approve" if finding == "correct" else "deny"
+        return self._decide(
+            request_id, word, note, {}, timeout_sec, finding, error_class=error_class, severity=severity
+        )
+
     def view(self, request_id: str, timeout_sec: float = WAIT_SEC) -> str:
         """What a request for a held output keeps masked, as safe text; that you saw it is on record from then on.
 
@@ -159,6 +175,9 @@ class Reviewer:
         timeout_sec: float,
         choice: str | None = None,
         edits: Mapping[str, Any] | None = None,
+        *,
+        error_class: str | None = None,
+        severity: Severity | None = None,
     ) -> VerdictAnswer:
         now_ms = time.time_ns() // 1_000_000  # the moment of the call: before anything else can take time
         shown = self.show(request_id)
@@ -176,6 +195,8 @@ class Reviewer:
             choice=choice,
             edits=self._sealed(request_id, edits) if edits else None,
             edited=sorted(edits or ()),
+            error_class=error_class,
+            severity=severity,
         )
         with self._lock:
             return self._send(verdict, verdict.verdict_id, request_id, now_ms, timeout_sec)
@@ -285,6 +306,23 @@ class AsyncReviewer:
     async def destroy(self, request_id: str, reason: str, timeout_sec: float = WAIT_SEC) -> VerdictAnswer:
         """As `Reviewer.destroy`."""
         return await asyncio.to_thread(self._reviewer.destroy, request_id, reason, timeout_sec)
+
+    async def find(
+        self,
+        request_id: str,
+        finding: FindingWord,
+        note: str | None = None,
+        *,
+        error_class: str | None = None,
+        severity: Severity | None = None,
+        timeout_sec: float = WAIT_SEC,
+    ) -> VerdictAnswer:
+        """As `Reviewer.find`."""
+        return await asyncio.to_thread(
+            lambda: self._reviewer.find(
+                request_id, finding, note, error_class=error_class, severity=severity, timeout_sec=timeout_sec
+            )
+        )
 
     async def view(self, request_id: str, timeout_sec: float = WAIT_SEC) -> str:
         """As `Reviewer.view`."""

@@ -27,7 +27,7 @@ from sluicegate.schemas.errors import BadInput, Unavailable
 if TYPE_CHECKING:
     from sluicegate.streams.settings import Settings
 
-PROCESSORS: Final = ("gate", "outputs", "desk", "watch", "keys", "projector")
+PROCESSORS: Final = ("gate", "outputs", "desk", "watch", "oversight", "keys", "projector")
 """Every processor there is, in the order of the flow."""
 READY_SEC_MAX: Final = 60.0
 STOP_SEC_MAX: Final = 10.0

@@ -22,7 +22,8 @@ import msgspec
 from sluicegate.policies.statistics import NATS, Cusum, interval, upper_bound
 
 if TYPE_CHECKING:
-    from sluicegate.policies.documents import AutonomyDocument, Drift
+    from sluicegate.policies.criteria import Drift
+    from sluicegate.policies.documents import AutonomyDocument
 
 Word = Literal[
     "succeeded",

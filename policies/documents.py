@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
+from sluicegate.policies.criteria import PromotionCriteria, Trigger
 from sluicegate.policies.fields import (
     LEVEL,
     Count,
@@ -19,7 +19,6 @@ from sluicegate.policies.fields import (
     FactName,
     Mode,
     Name,
-    OpenRate,
     Path,
     Paths,
     Patterns,
@@ -92,65 +91,6 @@ class Level(Strict):
     rules: Annotated[list[Rule], Field(min_length=1)]
 
 
-class Evidence(Strict):
-    """What labelled actions must have shown before an agent is promoted to one of these levels, tested sequentially."""
-
-    levels: Annotated[list[Positive], Field(min_length=1)]
-    error_rate_ruled_out: OpenRate
-    error_rate_expected: OpenRate
-    confidence: OpenRate
-
-
-class PromotionCriteria(Strict):
-    """What an agent must have shown before a person may promote it."""
-
-    min_successful_actions: Positive
-    max_error_rate: Rate
-    review_period_days: Annotated[float, Field(gt=0)]
-    requires_human_sign_off: bool
-    evidence: Evidence | None = None
-
-
-class Drift(Strict):
-    """From which error rate to which an agent must not drift; the threshold is in nats."""
-
-    usual_error_rate: OpenRate
-    feared_error_rate: OpenRate
-    threshold: Annotated[float, Field(gt=0, le=100)] = 4.0
-
-
-class Trigger(Strict):
-    """What lowers a level: something that happened (to 0, or to ``to_level``), a rate, or a sequential test for drift.
-
-    The latter two take ``levels_down`` levels, by default one. A trigger that happens may be written as its word alone.
-    """
-
-    trigger: Literal["policy_violation", "safety_incident"] | None = None
-    to_level: Count | None = None
-    error_rate_above: Rate | None = None
-    drift: Drift | None = None
-    levels_down: Positive | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_word(cls, given: Any) -> Any:
-        return {"trigger": given} if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def _check_whole(self) -> Trigger:
-        kinds = [each for each in ("trigger", "error_rate_above", "drift") if getattr(self, each) is not None]
-        fix = "name one of `trigger`, `error_rate_above`, `drift`"
-        if len(kinds) != 1:
-            said = f"a trigger is one thing, and this is {len(kinds)}"
-            raise PydanticCustomError("trigger", "{said}", {"said": said, "fix": fix})
-        other = "levels_down" if kinds == ["trigger"] else "to_level"
-        if getattr(self, other) is not None:
-            said = f"`{other}` says nothing beside `{kinds[0]}`"
-            use = "to_level" if other == "levels_down" else "levels_down"
-            raise PydanticCustomError("trigger", "{said}", {"said": said, "fix": f"use `{use}`"})
-        return self
-
-
 class AutonomyDocument(Strict):
     """Graduated autonomy: the rules of the agent's level are one more layer. What moves a level acts later."""
 
@@ -173,6 +113,8 @@ class Sampling(Strict):
     rate: Rate
     strategy: Literal["uniform", "stratified"]
     weights: Weights | None = None
+    normalise: bool = False
+    """Whether all rates are scaled so that the last period's mix of jobs would have been looked at with `rate`."""
 
 
 class Mandatory(Strict):
@@ -187,10 +129,14 @@ class Audit(Strict):
     sampling: Sampling
     mandatory: list[Mandatory] = []
     routing: dict[Name, Name] = {}
+    due_sec: Seconds = 86_400
+    """After how long a sample that nobody has judged goes to another queue, and again each time as long."""
+    escalation: Name | None = None
+    """That queue; by default the one that is routed to by default."""
 
 
 class AuditDocument(Strict):
-    """Sampled audit; checked now, acted on later."""
+    """Sampled audit: which finished jobs people look at."""
 
     version: Version | None = None
     audit: Audit

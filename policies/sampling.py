@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -31,6 +32,8 @@ OTHER: Final = "other"
 ALL: Final = "all"
 """The one stratum of a uniform sample."""
 DEFAULT_ROUTE: Final = "default"
+SCALE_DIGITS: Final = 6
+"""Digits of a scale behind the point."""
 _ONE: Final = Decimal(1)
 _SPACE: Final = 2**64
 
@@ -58,15 +61,43 @@ class AuditTerms:
         self.facts_asked = frozenset(test.fact for _, tests in self._mandatory for test in tests)
         """The facts that make a job's audit mandatory."""
         self._routing = document.audit.routing
+        self.normalised = sampling.normalise
+        self.due_sec = int(document.audit.due_sec)
+        self.escalation = document.audit.escalation or self.queue(None)
+        """The queue of samples that are overdue."""
 
-    def inclusion(self, topic: str, tags: frozenset[str], facts: Mapping[str, FactValue]) -> Inclusion:
-        """How likely a job with these tags and facts is looked at.
+    def inclusion(
+        self, topic: str, tags: frozenset[str], facts: Mapping[str, FactValue], scale: Decimal = _ONE
+    ) -> Inclusion:
+        """How likely a job with these tags and facts is looked at; ``scale`` counts where rates are normalised.
 
         A mandatory match whose declared fact is absent counts: what is not known must not spare a job.
         """
         stratum, weight = self._weight(tags) if self.stratified else (ALL, _ONE)
         mandatory = any(match.fits(topic, tags) and _holds(tests, facts) for match, tests in self._mandatory)
-        return Inclusion(stratum, _ONE if mandatory else min(_ONE, self.rate * weight), mandatory)
+        return Inclusion(stratum, _ONE if mandatory else self.probability(weight, scale), mandatory)
+
+    def probability(self, weight: Decimal, scale: Decimal = _ONE) -> Decimal:
+        """How likely a job of this weight is looked at."""
+        return min(_ONE, self.rate * weight * (scale if self.normalised else _ONE))
+
+    def scale(self, mix: Mapping[str, int]) -> Decimal:
+        """What rates are scaled with, so that a mix of jobs, each stratum with its count, is looked at with the rate.
+
+        The share that is looked at rises with the scale, in straight pieces that end where a stratum's probability
+        reaches 1; so it is solved exactly, and rounded up to `SCALE_DIGITS`. 1 where nothing is known of the mix.
+        """
+        counts: dict[Fraction, int] = {}
+        for stratum, count in mix.items():
+            weight = Fraction(self.rate * self.weights.get(stratum, _ONE))
+            counts[weight] = counts.get(weight, 0) + count
+        whole, wanted = 0, Fraction(self.rate) * sum(counts.values())
+        for weight in sorted(counts, reverse=True):
+            rising = sum(each * count for each, count in counts.items() if each <= weight)
+            if rising and (wanted - whole) / rising * weight <= 1:
+                return _rounded_up((wanted - whole) / rising)
+            whole += counts[weight]  # all of these are looked at
+        return _ONE
 
     def _weight(self, tags: frozenset[str]) -> tuple[str, Decimal]:
         found: tuple[str, Decimal] | None = None
@@ -89,6 +120,15 @@ def drawn(key: bytes, agent_id: str, job_id: str, probability: Decimal) -> bool:
     """Whether a job is drawn under an epoch's key: 8 bytes of the HMAC, over 2^64, lie below its probability."""
     number = int.from_bytes(hmac.digest(key, framed(_encoded(agent_id), _encoded(job_id)), hashlib.sha256)[:8])
     return number < Fraction(probability) * _SPACE
+
+
+def probability_text(probability: Decimal) -> str:
+    """A probability as it stands in events: the same number is always the same text."""
+    return format(probability.normalize(), "f")
+
+
+def _rounded_up(number: Fraction) -> Decimal:
+    return Decimal(math.ceil(number * 10**SCALE_DIGITS)).scaleb(-SCALE_DIGITS)
 
 
 def _encoded(text: str) -> bytes:

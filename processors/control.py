@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_documents
 from sluicegate.schemas.errors import InvariantBroken
+from sluicegate.schemas.events import AuditDrawn, Cause
 from sluicegate.schemas.sealing import Keyring, NoKeyring
+from sluicegate.streams.control_epochs import Epoch, commitment_of
 from sluicegate.streams.control_state import ControlState, Snapshot, StepSettings
 from sluicegate.streams.control_terms import Person, SnapshotTerms
 from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Signer, Verifier, agent_secret, public_key
@@ -17,6 +20,7 @@ from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Signer, Verifi
 if TYPE_CHECKING:
     from sluicegate.processors.control_recall import Recalled
 
+Place = tuple[str, int, int]
 COMPILED_MAX = 16
 """Compiled snapshots kept at once; a rollback to one of them costs nothing."""
 
@@ -71,6 +75,7 @@ class Control:
         operators: dict[str, Ed25519Verifier],
         signer: Signer | None = None,
         keys: Keyring | None = None,
+        epoch_keys: Callable[[int], bytes | None] | None = None,
     ) -> None:
         self.state = state
         self.tenant = tenant
@@ -80,6 +85,9 @@ class Control:
         """What opens and seals envelopes: the key store, where there is one. An erased key raises KeyErased."""
         self.recalled: Recalled | None = None
         """What `verify` knows from the log of a payload whose key is erased; None wherever something is decided."""
+        self.said: Mapping[Place, AuditDrawn] | None = None
+        """What the log says was drawn, by cause; only `verify` has it."""
+        self._epoch_keys = epoch_keys
         self._master = master
         self._operators = operators
         self._keys: dict[str, Verifier] = {}
@@ -112,6 +120,15 @@ class Control:
         if self._policy is None:
             raise InvariantBroken("no policy is active; publish one with `sluicegate policy publish`")
         return self._policy
+
+    def epoch_key(self, epoch: Epoch) -> bytes | None:
+        """The key of an epoch of sampled audit; None where nobody here has the one that was committed to."""
+        key = None if self._epoch_keys is None else self._epoch_keys(epoch.number)
+        return key if key is not None and commitment_of(key) == epoch.commitment else None
+
+    def said_drawn(self, cause: Cause) -> AuditDrawn | None:
+        """What `verify` knows of a draw; None wherever something is drawn."""
+        return None if self.said is None else self.said.get((cause.topic, cause.partition, cause.offset))
 
     def key(self, key_id: str) -> Verifier | None:
         """The verifier of a key id, or None when nobody is enrolled under it."""

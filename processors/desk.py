@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
-from sluicegate.policies.constraints import ConstraintError
-from sluicegate.processors.plane import Card, Plane, Turn
+from sluicegate.processors.desk_state import DeskCard, Open, entry_name, timer_name
+from sluicegate.processors.plane import Plane, Turn
+from sluicegate.processors.verdicts import fault
 from sluicegate.schemas.errors import InvariantBroken
 from sluicegate.schemas.events import (
     ApprovalRequest,
     Event,
     Noted,
+    RequestEscalated,
     RequestOpened,
     RequestWithdrawn,
     Resolution,
@@ -26,15 +28,11 @@ from sluicegate.schemas.events import (
     Verdict,
     VerdictAccepted,
     VerdictRef,
-    VerdictWord,
     ViewAccepted,
     Viewed,
 )
 from sluicegate.schemas.ids import derived_id
 
-EVIDENCE: Final = ("policy_snapshot", "job_hash", "approver_id", "decision_ts_ms")
-"""The evidence contract: what a verdict must carry (article, reviewer operations)."""
-EVIDENCE_NAMES: Final = {"decision_ts_ms": "decision_ts"}
 INCIDENT_CODES: Final = (
     "bad_signature",
     "unknown_key",
@@ -48,39 +46,6 @@ INCIDENT_CODES: Final = (
 
 REMEMBERED_MS: Final = 30 * 24 * 3600 * 1000
 """How long a late verdict is still told who decided and when."""
-
-
-CHOICES: Final[dict[str, VerdictWord]] = {"release": "approve", "release_redacted": "approve", "destroy": "deny"}
-"""What may be chosen of a held output, and which verdict each is."""
-
-
-class Open(msgspec.Struct, kw_only=True):
-    """One request: encoded without its payload while open; who resolved it and when, afterwards."""
-
-    request: bytes
-    job_id: str
-    agent_id: str
-    expires_at_ms: int
-    outcome: ResolutionOutcome | None = None
-    by: str | None = None
-    resolved_at_ms: int = 0
-    forget_at_ms: int = 0
-
-
-class DeskCard(Card, kw_only=True):
-    """Bounded, one per desk."""
-
-    open: int = 0
-
-
-def entry_name(request_id: str) -> str:
-    """The name of a request's entry."""
-    return f"request/{request_id}"
-
-
-def timer_name(request_id: str) -> str:
-    """The id of the timer of a request's deadline."""
-    return f"expire/{request_id}"
 
 
 def _entry(turn: Turn, request_id: str) -> Open | None:
@@ -132,7 +97,9 @@ def on_request(turn: Turn, request: ApprovalRequest) -> None:
     if _entry(turn, request.request_id) is not None:
         _note(turn, "request", f"{request.request_id} is known", request)
         return
-    light = msgspec.structs.replace(request, payload=_emptied(request), context=None, raw=None, redaction_details=[])
+    light = msgspec.structs.replace(
+        request, payload=_emptied(request), context=None, raw=None, output=None, redaction_details=[], facts=[]
+    )
     entry = Open(
         request=turn.codec.encode(light),
         job_id=request.job_id,
@@ -191,7 +158,31 @@ def on_timer(turn: Turn, event: TimerFired) -> None:
         turn.arm(timer_name(request_id), entry.expires_at_ms)
         _note(turn, "timer", "early", request)
         return
+    if request.escalates_to is not None:
+        escalate(turn, request, entry, request.escalates_to)
+        return
     resolve(turn, request, entry, "expired", None, [], request.constraints)
+
+
+def escalate(turn: Turn, request: ApprovalRequest, entry: Open, queue: str) -> None:
+    """Hand an overdue request to another queue; it stays open, and is overdue again after as long."""
+    period_ms = max(1_000, request.expires_at_ms - request.created_at_ms)
+    entry.escalations += 1
+    entry.expires_at_ms = turn.at_ms + period_ms
+    entry.request = turn.codec.encode(msgspec.structs.replace(request, queue=queue))
+    turn.put(entry_name(request.request_id), entry)
+    turn.journal(
+        RequestEscalated,
+        request_id=request.request_id,
+        kind=request.kind,
+        job_id=request.job_id,
+        agent_id=request.agent_id,
+        queue_before=request.queue,
+        queue=queue,
+        number=entry.escalations,
+        expires_at_ms=entry.expires_at_ms,
+    )
+    turn.arm(timer_name(request.request_id), entry.expires_at_ms)
 
 
 # --- verdicts
@@ -288,64 +279,6 @@ def on_viewed(turn: Turn, event: Viewed) -> None:
     )
 
 
-def fault(
-    turn: Turn, verdict: Verdict, person: str, entry: Open | None, request: ApprovalRequest | None
-) -> tuple[str | None, str]:
-    """Why a signed verdict does not count: (code, message), or (None, "")."""
-    missing = [EVIDENCE_NAMES.get(name, name) for name in EVIDENCE if getattr(verdict, name) in (None, "", 0)]
-    if missing:
-        return "incomplete", f"the evidence lacks {', '.join(f'`{name}`' for name in missing)}; send it complete"
-    if verdict.approver_id != person:
-        return "wrong_signer", f"signed by `{person}` in the name of `{verdict.approver_id}`; sign in your own name"
-    if entry is not None and entry.outcome is not None:
-        return "already_resolved", f"already {entry.outcome} by `{entry.by or 'the deadline'}`"
-    if entry is None or request is None:
-        return "unknown_request", f"there is no request `{verdict.request_id}`; list the open ones"
-    if turn.record.timestamp_ms >= entry.expires_at_ms:
-        return "expired", "appended at or after the deadline; the request expires"
-    if verdict.job_hash != request.job_hash:
-        return "hash_mismatch", "the verdict is for another job than the request's; look at the request again"
-    if verdict.policy_snapshot != request.policy_snapshot:
-        return "snapshot_mismatch", f"the request was asked under `{request.policy_snapshot}`; look at it again"
-    if person in (request.agent_owner, request.on_behalf_of, *request.excluded):
-        return "own_agent", "nobody decides on a job of their own; another person must"
-    return _choice_fault(verdict, request) or _edit_fault(verdict, request) or _constraint_fault(turn, verdict, request)
-
-
-def _choice_fault(verdict: Verdict, request: ApprovalRequest) -> tuple[str, str] | None:
-    if not request.choices:
-        return None if verdict.choice is None else ("bad_choice", "nothing is to be chosen here; approve or deny it")
-    offered = ", ".join(f"`{choice}`" for choice in request.choices)
-    if verdict.choice not in request.choices:
-        return "bad_choice", f"`{verdict.choice or ''}` cannot be chosen here; choose one of {offered}"
-    if CHOICES.get(verdict.choice) != verdict.verdict:
-        return "bad_choice", f"`{verdict.choice}` is not what `{verdict.verdict}` says; send the verdict that it is"
-    return None
-
-
-def _edit_fault(verdict: Verdict, request: ApprovalRequest) -> tuple[str, str] | None:
-    if (verdict.edits is None) != (not verdict.edited) or verdict.edited != sorted(set(verdict.edited)):
-        return "bad_edits", "edits come with the sorted list of their paths; send both or neither"
-    if verdict.edited and verdict.verdict != "approve":
-        return "bad_edits", "a denial edits nothing"
-    beyond = ", ".join(f"`{path}`" for path in verdict.edited if path not in request.editable)
-    return (
-        ("not_editable", f"{beyond} may not be edited; the rules permit it of other paths or none") if beyond else None
-    )
-
-
-def _constraint_fault(turn: Turn, verdict: Verdict, request: ApprovalRequest) -> tuple[str | None, str]:
-    try:
-        wanted = msgspec.json.decode(verdict.constraints, type=dict[str, Any])
-        looser = turn.control.policy.is_tighter_or_equal(wanted, msgspec.json.decode(request.constraints))
-    except (msgspec.MsgspecError, ConstraintError) as error:
-        return "bad_constraints", f"the constraints cannot be read ({error}); send a JSON object of known constraints"
-    if looser:
-        names = ", ".join(f"`{name}`" for name in looser)
-        return "looser", f"{names} would loosen what policy allows; a verdict may only tighten"
-    return None, ""
-
-
 def count(turn: Turn, verdict: Verdict, request: ApprovalRequest, entry: Open) -> None:
     """Accept the verdict and resolve the request by it."""
     approver = verdict.approver_id or ""
@@ -359,6 +292,8 @@ def count(turn: Turn, verdict: Verdict, request: ApprovalRequest, entry: Open) -
         reason=verdict.reason,
         choice=verdict.choice,
         edited=verdict.edited,
+        error_class=verdict.error_class,
+        severity=verdict.severity,
     )
     evidence = VerdictRef(
         verdict_id=verdict.verdict_id,
@@ -418,6 +353,8 @@ def resolve(
         edits=None if said is None else said.edits,
         edited_by=by if said is not None and said.edited else None,
         edited=[] if said is None else said.edited,
+        error_class=None if said is None else said.error_class,
+        severity=None if said is None else said.severity,
     )
     turn.send("approval.resolutions", request.reply_key, resolution, derived_id("resolution", request.request_id))
     turn.card.open -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sluicegate.policies.intents import CHARS_MAX
-from sluicegate.processors import trust
+from sluicegate.processors import audits, trust
 from sluicegate.processors.gate_edits import edited
 from sluicegate.processors.gate_facts import learn
 from sluicegate.processors.gate_judge import close_erased, intent_of, judge, paused, permit, revoked
@@ -33,6 +33,7 @@ from sluicegate.schemas.events import (
     Event,
     Incident,
     Intent,
+    JobOutcome,
     Noted,
     Quarantined,
     Repeated,
@@ -213,6 +214,9 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     if event.kind == "level":
         trust.on_sign_off(turn, event)
         return
+    if event.kind == "audit":
+        audits.on_finding(turn, event)
+        return
     bound = None if job is None else job.edited_hash or job.job_hash
     if job is None or job.phase != "asked" or job.request_id != event.request_id or bound != event.job_hash:
         turn.journal(
@@ -229,6 +233,7 @@ def on_resolution(turn: Turn, event: Resolution) -> None:
     elif event.outcome == "approved":
         job.satisfied = job.satisfied + [(rule.layer, rule.id, rule.content_hash) for rule in event.rules]
         job.constraints, job.permitted = event.constraints, True
+        audits.approved(job, by)
         _permit_as_edited(turn, intent, job, event)
     elif event.kind == "lost_attempt":
         close(turn, intent, job, "unknown", reason or "the worker vanished and nobody permitted another attempt", by)
@@ -262,9 +267,11 @@ def on_review(turn: Turn, event: Resolution, job: Job | None) -> None:
     else:
         if event.outcome == "denied":
             job.found_wrong = True
-            trust.happened(turn, "found_wrong", job.scored, event.job_id)
+            audits.found_wrong(turn, event.job_id, job)
             if job.glass_until_ms:
                 job.glass_until_ms = turn.at_ms  # whatever is granted from now on is judged again
+        elif event.outcome == "approved":
+            audits.approved(job, said_by(event) or "desk")
         turn.put(entry_name(event.job_id), job)
         detail = _REVIEWED[event.outcome]
     turn.journal(Noted, job_id=event.job_id, agent_id=event.agent_id, kind="break_glass_review", detail=detail)
@@ -286,7 +293,10 @@ def on_result(turn: Turn, event: Result) -> None:
         return
     learn(turn, event.topic, job, clean=event.output_safety_decision in CLEAN, succeeded=event.succeeded)
     _score(turn, event, job)
-    close(turn, intent_of(turn, job), job, "succeeded" if event.succeeded else "failed", None, "outputs")
+    intent = intent_of(turn, job)
+    outcome: JobOutcome = "succeeded" if event.succeeded else "failed"
+    audits.finished(turn, intent, job, outcome, event)
+    close(turn, intent, job, outcome, None, "outputs")
 
 
 def _score(turn: Turn, event: Result, job: Job) -> None:
@@ -330,6 +340,7 @@ def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
         return
     if event.outcome in ("overran", "exceeded"):
         _violates(turn, event.job_id, job)
+        audits.finished(turn, intent, job, "failed")
         close(turn, intent, job, "failed", event.detail or event.outcome, "worker")
         return
     job.lost = job.lost or event.outcome == "lost"

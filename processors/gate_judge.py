@@ -12,7 +12,7 @@ import msgspec
 
 from sluicegate.policies.constraints import ConstraintError
 from sluicegate.policies.evaluate import Judgement
-from sluicegate.processors import trust
+from sluicegate.processors import audits, trust
 from sluicegate.processors.control_recall import ERASED, PAYLOAD_ERASED
 from sluicegate.processors.gate_facts import compute, payload_of
 from sluicegate.processors.gate_state import (
@@ -81,6 +81,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
         return
     judgement, rules = with_ask(intent, turn.control.policy.judge(computed.subject))
     judgement, rules = _under_ceiling(turn, job, judgement, rules)
+    audits.include(turn, job, intent.topic, computed, rules)
     open_rules = [rule for rule in rules if (rule.layer, rule.id, rule.content_hash) not in job.satisfied]
     request_id: str | None = None
     glass: Glass | None = None
@@ -127,6 +128,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
         job.permitted = True
         if glass is not None:
             job.glass_until_ms = glass.until_ms
+            audits.approved(job, glass.by)
             ask_review(turn, intent, job, glass, open_rules, computed.facts)
         grant(turn, intent, job)
     save(turn, intent, job)

@@ -9,6 +9,7 @@ import msgspec
 from sluicegate.policies import subject
 from sluicegate.policies.autonomy import Job as Scored
 from sluicegate.policies.evaluate import Judgement
+from sluicegate.policies.sampling import Inclusion
 from sluicegate.processors import trust
 from sluicegate.processors.control_recall import LOST_SAID
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, REMEMBERED_MS, Card, Turn
@@ -53,6 +54,8 @@ class GateCard(Card, kw_only=True, omit_defaults=True):
     rate_span: int = 0
     rate_now: int = 0
     rate_before: int = 0
+    audits: int = 0
+    """How many draws and findings there were."""
 
 
 class Profile(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -111,6 +114,14 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Whether it went beyond a constraint: then it is no success."""
     scored: Scored = msgspec.field(default_factory=Scored)
     """What it counts as in its agent's trust."""
+    inclusion: Inclusion | None = None
+    """How likely it is looked at when it is over; None where no policy audits it."""
+    facts: list[Fact] = []
+    rules: list[RuleRef] = []
+    """What it was judged by, for who looks at it."""
+    approved_by: list[str] = []
+    audit_id: str | None = None
+    """The request in which people look at it."""
     review_id: str | None = None
     """The request in which people review that afterwards."""
     hold_sec: int = 0
@@ -411,6 +422,6 @@ def shut(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome) -> None:
     job.outcome = outcome
     job.intent = b""
     job.satisfied = []
-    job.features = []
+    job.features, job.facts, job.rules = [], [], []
     job.forget_at_ms = turn.at_ms + REMEMBERED_MS
     turn.retire(entry_name(intent.job_id), job.forget_at_ms)

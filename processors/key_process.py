@@ -88,7 +88,7 @@ class Requests:
             event = self._codec.decode_or_none(record.value)
             with self._known:
                 if isinstance(event, ApprovalRequest) and record.topic == "approval.requests":
-                    held = (event.payload, event.context, event.raw)
+                    held = (event.payload, event.context, event.raw, event.output)
                     names = frozenset(each.key_id for each in held if each is not None and each.key_id)
                     self._carried.setdefault(event.request_id, names)
                 elif isinstance(event, ViewAccepted) and record.topic == "approval.events":

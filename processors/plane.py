@@ -26,7 +26,7 @@ from sluicegate.streams.identity import RECORD_ID, STALE_AFTER_MS, Checked, chec
 from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import MESSAGE_BYTES_MAX, physical
 
-JUDGE: Final = 4
+JUDGE: Final = 5
 """The version of what the steps mean; raised with every change that would recompute a decision differently."""
 CARD: Final = "card"
 DEFAULT_DESK: Final = "desk"

@@ -24,12 +24,20 @@ from sluicegate.schemas.errors import BadInput, LoginRefused, SluicegateError
 from sluicegate.schemas.events import Acknowledged
 from sluicegate.schemas.payload import NONE
 from sluicegate.schemas.sealing import Keyring, NoKeyring
+from sluicegate.streams.control_epochs import epoch_key
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_reader import ControlConfig, ControlReader
 from sluicegate.streams.control_state import COMMANDS, ControlState
 from sluicegate.streams.engine import Out, Record
 from sluicegate.streams.key_store import KeyStore, StoreKeyring, key_store_path
-from sluicegate.streams.keys import gate_signer, load_master, trusted_monitors, trusted_operators
+from sluicegate.streams.keys import (
+    gate_signer,
+    load_audit_master,
+    load_master,
+    oversight_signer,
+    trusted_monitors,
+    trusted_operators,
+)
 from sluicegate.streams.logins import kafka_config
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.topics import APPLICATIONS
@@ -88,12 +96,14 @@ def run_processor(name: str, settings: Settings, instance: str, ddl: Sequence[st
             _run_step(_plane(name), settings, instance)
         elif name == "watch":
             _run_watch(settings, instance)
+        elif name == "oversight":
+            _run_oversight(settings, instance)
         elif name == "keys":
             _run_keys(settings, instance)
         elif name == "projector":
             _run_projector(settings, instance, ddl)
         else:
-            log.error("`%s` is no processor; run gate, outputs, desk, watch, keys or projector", name)
+            log.error("`%s` is no processor; run gate, outputs, desk, watch, oversight, keys or projector", name)
             return UNUSABLE
     except (BadInput, LoginRefused) as error:
         log.error("%s", error)  # noqa: TRY400  # its text says what to do; a traceback would bury it
@@ -144,6 +154,12 @@ def step_keyring(settings: Settings) -> Keyring:
     return StoreKeyring(store)
 
 
+def _epoch_keys(settings: Settings) -> Callable[[int], bytes | None]:
+    """The keys of the epochs of sampled audit. Raises BadInput without the master key, without which all is drawn."""
+    master = load_audit_master(settings)
+    return lambda number: epoch_key(master, number)
+
+
 class StepControl:
     """The `ControlSource` of a step: compiles once per folded state, waits until a policy is active."""
 
@@ -152,6 +168,7 @@ class StepControl:
         self._master = load_master(settings) if name in KNOWS_AGENTS else None
         self._signer = gate_signer(settings) if name == "gate" else None
         self._keys = step_keyring(settings) if name in SEALING else None
+        self._epoch_keys = _epoch_keys(settings) if name == "gate" else None
         self._operators = trusted_operators(settings)
         self._monitors = trusted_monitors(settings)
         config = ControlConfig(
@@ -181,7 +198,10 @@ class StepControl:
         state = self._reader.current()
         if self._known is None or self._known[0] is not state:
             keys = {**self._operators, **self._monitors}
-            self._known = state, Control(state, self._tenant, self._master, keys, self._signer, self._keys)
+            self._known = (
+                state,
+                Control(state, self._tenant, self._master, keys, self._signer, self._keys, self._epoch_keys),
+            )
         return self._known[1]
 
     def _acknowledge(self, state: ControlState, record: Record) -> Out | None:
@@ -261,13 +281,39 @@ def _run_watch(settings: Settings, instance: str) -> None:
         _all(closers)
 
 
+def _run_oversight(settings: Settings, instance: str) -> None:
+    from sluicegate.processors.oversight import Oversight, serve
+    from sluicegate.streams.health import Health
+
+    stop = _stopped_by_signals()
+    codec = Codec(registry_for(settings.registry_url))
+    master, signer = load_audit_master(settings), oversight_signer(settings)
+    control = StepControl(settings, "oversight", instance, codec)
+    closers: list[Callable[[], None]] = [control.stop]
+
+    def on_start(running: Oversight) -> None:
+        closers.append(_announced("oversight", settings, instance, lambda: Health(running.ready, {})))
+
+    control.start()
+    try:
+        serve(settings, codec, control, signer, master, stop, on_start)
+    finally:
+        _all(closers)
+
+
+def _stopped_by_signals() -> threading.Event:
+    """What is set when this process is told to end."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
 def _run_keys(settings: Settings, instance: str) -> None:
     from sluicegate.processors.key_process import Requests, serve
     from sluicegate.streams.health import Health
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stopped_by_signals()
     codec = Codec(registry_for(settings.registry_url))
     control = StepControl(settings, "keys", instance, codec)
     closers: list[Callable[[], None]] = [control.stop]
@@ -287,9 +333,7 @@ def _run_projector(settings: Settings, instance: str, ddl: Sequence[str]) -> Non
     from sluicegate.processors.projector import Projector
     from sluicegate.streams.health import Health
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stopped_by_signals()
     closers: list[Callable[[], None]] = []
 
     def on_start(projector: Projector) -> None:

@@ -20,6 +20,7 @@ from sluicegate.processors.plane import GRANTS, JUDGE, Plane, PlaneStep, key_tex
 from sluicegate.processors.verify_activation import difference_fault
 from sluicegate.processors.verify_payloads import Erasures, Memory, Noticing, Replayer, Turned
 from sluicegate.processors.verify_report import (
+    AS_RECORDED,
     RECOMPUTED,
     Expected,
     Place,
@@ -31,8 +32,9 @@ from sluicegate.processors.verify_report import (
 )
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
-from sluicegate.schemas.events import Acknowledged, Command, Event, TimerFired, TimerRequest
+from sluicegate.schemas.events import Acknowledged, AuditDrawn, Command, Event, TimerFired, TimerRequest
 from sluicegate.schemas.sealing import Keyring, NoKeyring
+from sluicegate.streams.control_epochs import epoch_key, told_key
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
@@ -46,6 +48,7 @@ WRITTEN_BY_STEPS: Final = (
     "job.grants",
     "job.results",
     "agent.autonomy",
+    "agent.audits",
     "approval.requests",
     "approval.events",
     "approval.resolutions",
@@ -63,7 +66,7 @@ class Verifier:
 
     ``starts`` are the log start offsets of the partitions, where known; ``operators`` may command, ``monitors`` report
     incidents; ``master`` is the key from which the agents' keys derive; ``gates`` sign grants;
-    ``keys`` open what is sealed.
+    ``keys`` open what is sealed; ``audit_master`` gives the keys of epochs of sampled audit that are not told yet.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Verifier:
         monitors: Mapping[str, Ed25519Verifier] | None = None,
         gates: Mapping[str, Ed25519Verifier] | None = None,
         keys: Keyring | None = None,
+        *,
+        audit_master: bytes | None = None,
     ) -> None:
         self._codec = codec
         self._tenant = tenant
@@ -88,6 +93,9 @@ class Verifier:
         self._keys = Noticing(keys or NoKeyring())
         self._replayer = Replayer(codec, self._keys, self._of_topic_beginning)
         self._erasures = Erasures()
+        self._audit_master = audit_master
+        self._told_keys: dict[int, bytes] = {}
+        self._draws: dict[Place, AuditDrawn] = {}
         self._unspoken: set[str] = set()
         self._starts = dict(starts or {})
         self._records: dict[Place, Record] = {}
@@ -106,6 +114,7 @@ class Verifier:
         self._report.records = len(self._records)
         self._check_starts()
         self._fold_control()
+        self._learn_draws()
         for plane in PLANES:
             self._verify_plane(plane)
         self._check_snapshots()
@@ -147,6 +156,10 @@ class Verifier:
                 continue
             if event.kind == "erase" and state.last is not None and state.last.accepted:
                 self._erasures.add(event)
+            if event.kind == "reveal" and state.last is not None and state.last.accepted and event.epoch is not None:
+                key = told_key(event)
+                if key is not None:
+                    self._told_keys[event.epoch] = key
             fault = difference_fault(event, before, state)
             if fault is not None:
                 self._report.fault("difference", place_of(record), fault)
@@ -157,10 +170,38 @@ class Verifier:
             if offset not in self._states:
                 return None
             master = self._master if plane == "gate" else None
-            self._controls[plane, offset] = Control(
-                self._states[offset], self._tenant, master, self._reporters, keys=self._keys
+            control = Control(
+                self._states[offset],
+                self._tenant,
+                master,
+                self._reporters,
+                keys=self._keys,
+                epoch_keys=self._epoch_key,
             )
+            control.said = self._draws
+            self._controls[plane, offset] = control
         return self._controls[plane, offset]
+
+    def _epoch_key(self, number: int) -> bytes | None:
+        """The key of an epoch: as the log tells it, else, where this run folder can, derived."""
+        if number in self._told_keys:
+            return self._told_keys[number]
+        return None if self._audit_master is None else epoch_key(self._audit_master, number)
+
+    def _learn_draws(self) -> None:
+        """What the log says was drawn, by cause: believed of epochs whose keys are not known here, and counted so."""
+        for record in self._of_topic("agent.audits"):
+            event = self._codec.decode_or_none(record.value)
+            if isinstance(event, AuditDrawn):
+                self._draws[event.cause.topic, event.cause.partition, event.cause.offset] = event
+
+    def _how(self, out: Out, how: str, control: Control) -> str:
+        """How a record is known to belong there: a draw under a key that nobody here has is as it was recorded."""
+        epoch = control.state.epoch
+        if out.topic != "agent.audits" or epoch is None or control.epoch_key(epoch) is not None:
+            return how
+        event = self._codec.decode(out.value)
+        return AS_RECORDED if isinstance(event, AuditDrawn) and event.epoch else how
 
     # --- one plane
 
@@ -315,7 +356,7 @@ class Verifier:
         self._check_erased(turned, first_record)
         journal = [out for out in turned.outs if out.topic == step.plane.journal_topic]
         for out in turned.outs:
-            self._expected.add((out.topic, out.key, out.value), turned.how)
+            self._expected.add((out.topic, out.key, out.value), self._how(out, turned.how, control))
         for out, recorded in zip_longest(journal, group):
             self._compare(out, recorded, where, turned.how)
 

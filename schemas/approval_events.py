@@ -10,11 +10,13 @@ import msgspec
 from sluicegate.schemas.records import (
     Cause,
     Fact,
+    JobOutcome,
     RedactionDetail,
     RequestKind,
     ResolutionOutcome,
     RuleRef,
     Sealed,
+    Severity,
     VerdictRef,
     VerdictWord,
 )
@@ -60,6 +62,10 @@ class ApprovalRequest(msgspec.Struct, kw_only=True):
     output_hash: str | None = None
     choices: list[str] = []
     editable: list[str] = []
+    output: Sealed | None = None
+    ended: JobOutcome | None = None
+    approved_by: list[str] = []
+    escalates_to: str | None = None
 
 
 class RequestWithdrawn(msgspec.Struct, kw_only=True):
@@ -87,6 +93,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     choice: str | None = None
     edits: Sealed | None = None
     edited: list[str] = []
+    error_class: str | None = None
+    severity: Severity | None = None
 
 
 class Viewed(msgspec.Struct, kw_only=True):
@@ -116,6 +124,24 @@ class RequestOpened(msgspec.Struct, kw_only=True):
     expires_at_ms: int
 
 
+class RequestEscalated(msgspec.Struct, kw_only=True):
+    """A request that nobody decided by its deadline, and that does not expire, has gone to another queue."""
+
+    cause: Cause
+    at_ms: int
+    seq: int
+    control_offset: int
+    judge: int
+    request_id: str
+    kind: RequestKind
+    job_id: str
+    agent_id: str
+    queue_before: str
+    queue: str
+    number: int
+    expires_at_ms: int
+
+
 class VerdictAccepted(msgspec.Struct, kw_only=True):
     """A verdict that counts."""
 
@@ -132,6 +158,8 @@ class VerdictAccepted(msgspec.Struct, kw_only=True):
     reason: str | None = None
     choice: str | None = None
     edited: list[str] = []
+    error_class: str | None = None
+    severity: Severity | None = None
 
 
 class ViewAccepted(msgspec.Struct, kw_only=True):
@@ -186,3 +214,5 @@ class Resolution(msgspec.Struct, kw_only=True):
     edits: Sealed | None = None
     edited_by: str | None = None
     edited: list[str] = []
+    error_class: str | None = None
+    severity: Severity | None = None

@@ -60,6 +60,10 @@ class Command(msgspec.Struct, kw_only=True):
     ref: str | None = None
     until_ms: int | None = None
     level: int | None = None
+    epoch: int | None = None
+    commitment: str | None = None
+    scale: str | None = None
+    revealed: str | None = None
 
 
 class SnapshotPublished(msgspec.Struct, kw_only=True):

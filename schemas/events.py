@@ -6,6 +6,7 @@ from typing import Final, get_args
 
 from sluicegate.schemas.approval_events import (
     ApprovalRequest,
+    RequestEscalated,
     RequestOpened,
     RequestWithdrawn,
     Resolution,
@@ -56,6 +57,7 @@ from sluicegate.schemas.records import (
     DecisionWord,
     EndWord,
     Fact,
+    FindingWord,
     JobOutcome,
     LevelWord,
     Observed,
@@ -66,11 +68,12 @@ from sluicegate.schemas.records import (
     RuleRef,
     SafetyWord,
     Sealed,
+    Severity,
     StopWord,
     VerdictRef,
     VerdictWord,
 )
-from sluicegate.schemas.trust_events import LevelChanged
+from sluicegate.schemas.trust_events import AuditDrawn, Finding, LevelChanged
 
 Event = (
     Intent
@@ -98,11 +101,14 @@ Event = (
     | Result
     | Incident
     | LevelChanged
+    | AuditDrawn
+    | Finding
     | ApprovalRequest
     | RequestWithdrawn
     | Verdict
     | Viewed
     | RequestOpened
+    | RequestEscalated
     | VerdictAccepted
     | ViewAccepted
     | Resolved
@@ -125,6 +131,7 @@ __all__ = [
     "AttemptEnded",
     "AttemptOpened",
     "AttemptWord",
+    "AuditDrawn",
     "Breached",
     "Cause",
     "Closed",
@@ -137,6 +144,8 @@ __all__ = [
     "Ended",
     "Event",
     "Fact",
+    "Finding",
+    "FindingWord",
     "Grant",
     "GrantRefused",
     "Granted",
@@ -155,6 +164,7 @@ __all__ = [
     "RedactionDetail",
     "Refused",
     "Repeated",
+    "RequestEscalated",
     "RequestKind",
     "RequestOpened",
     "RequestWithdrawn",
@@ -166,6 +176,7 @@ __all__ = [
     "RuleRef",
     "SafetyWord",
     "Sealed",
+    "Severity",
     "SnapshotPublished",
     "Started",
     "StopAnswered",

@@ -11,14 +11,28 @@ import msgspec
 
 DecisionWord = Literal["ALLOW", "ALLOW_WITH_CONSTRAINTS", "REQUIRE_APPROVAL", "DENY"]
 SafetyWord = Literal["ALLOW", "REDACT", "QUARANTINE"]
-RequestKind = Literal["intent", "lost_attempt", "break_glass", "output", "level"]
+RequestKind = Literal["intent", "lost_attempt", "break_glass", "output", "level", "audit"]
 ResolutionOutcome = Literal["approved", "denied", "expired", "withdrawn"]
 JobOutcome = Literal["succeeded", "failed", "denied", "expired", "withdrawn", "lapsed", "unknown"]
 VerdictWord = Literal["approve", "deny"]
-CommandKind = Literal["activate", "pause", "resume", "stop", "revoke", "break_glass", "sign_off", "erase", "set_level"]
+CommandKind = Literal[
+    "activate",
+    "pause",
+    "resume",
+    "stop",
+    "revoke",
+    "break_glass",
+    "sign_off",
+    "erase",
+    "set_level",
+    "epoch",
+    "reveal",
+]
 EndWord = Literal["finished", "failed", "lapsed", "stopped", "overran"]
 AttemptWord = Literal["lapsed", "lost", "revoked", "overran", "exceeded"]
 LevelWord = Literal["requested", "promoted", "demoted", "set", "anew"]
+FindingWord = Literal["correct", "wrong", "harmful"]
+Severity = Literal["low", "medium", "high", "critical"]
 StopWord = Literal["stopped", "already_finished", "unknown"]
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import Command, SnapshotPublished
+from sluicegate.streams import control_epochs
 from sluicegate.streams.control_scopes import (
     EVERYTHING,
     GLASSES_MAX,
@@ -44,6 +45,7 @@ from sluicegate.streams.engine import Record
 from sluicegate.streams.identity import STALE_AFTER_MS, Ed25519Verifier, Keys, Verifier, check
 from sluicegate.streams.topics import physical
 
+OVERSIGHT: Final = "oversight/"
 PERSONS: Final = ("break_glass", "sign_off")
 """Kinds that a person signs; all others are an operator's."""
 AWAITING: Final = "awaiting_sign_off"
@@ -97,6 +99,8 @@ class ControlFold:
         if not isinstance(event, SnapshotPublished):
             return msgspec.structs.replace(state, last_snapshot=Folded("", False, "malformed"))
         code = self._checked(record, event.publisher, self._operators.get)
+        if code is None and event.publisher.startswith(OVERSIGHT):
+            code = "wrong_signer"
         if code is None and record.key != event.digest.encode():
             code = "misrouted"
         if code is None and not _is_its_digest(event):
@@ -130,6 +134,11 @@ class ControlFold:
             if event.kind == "break_glass":
                 return _break_glass(state, record, event, terms, person)
             return self._sign_off(state, event, terms, person)
+        if event.kind in control_epochs.KINDS:
+            found = control_epochs.after(state.epochs, event, record.timestamp_ms)
+            if isinstance(found, str):
+                return _refused(state, event.command_id, found)
+            return _took(state, event.command_id, epochs=found)
         return _scoped(state, record, event)
 
     def _fault(self, state: ControlState, record: Record, event: Command, terms: SnapshotTerms | None) -> str | None:
@@ -148,6 +157,8 @@ class ControlFold:
             return "misrouted"
         if scope_fault(event.scope) is not None:
             return "bad_scope"
+        if event.by.startswith(OVERSIGHT) and event.kind not in control_epochs.KINDS:
+            return "wrong_signer"
         return None if event.by.startswith("person/") == (event.kind in PERSONS) else "wrong_signer"
 
     def terms(self, snapshot: Snapshot) -> SnapshotTerms | None:

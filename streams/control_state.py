@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from sluicegate.streams.control_epochs import Epoch
 from sluicegate.streams.control_scopes import Glass, Revocation, Stop, covers
 from sluicegate.streams.control_terms import SignOff
 
@@ -97,6 +98,8 @@ class ControlState(msgspec.Struct, frozen=True):
     glasses: tuple[Glass, ...] = ()
     levels: dict[str, LevelSet] = {}
     """The last level that operators gave each agent."""
+    epochs: tuple[Epoch, ...] = ()
+    """Epochs of sampled audit whose keys are not revealed, in order; the last one goes on."""
     proposed: Proposal | None = None
     activated: tuple[str, ...] = ()
     shortest_lease_sec: int | None = None
@@ -104,6 +107,11 @@ class ControlState(msgspec.Struct, frozen=True):
     seen: dict[str, int] = {}
     last: Folded | None = None
     last_snapshot: Folded | None = None
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The epoch of sampled audit that goes on."""
+        return self.epochs[-1] if self.epochs else None
 
     @property
     def lease_sec(self) -> int:

@@ -30,7 +30,7 @@ STALE_AFTER_MS: Final = 24 * 60 * 60 * 1000
 AHEAD_MAX_MS: Final = 5 * 60 * 1000
 """How far a signer's clock may run ahead of the broker's."""
 
-PrincipalKind = Literal["agent", "person", "operator", "monitor", "gate"]
+PrincipalKind = Literal["agent", "person", "operator", "oversight", "monitor", "gate"]
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -163,7 +163,7 @@ class Checked(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-_KINDS: Final = ("agent", "person", "operator", "monitor", "gate")
+_KINDS: Final = ("agent", "person", "operator", "oversight", "monitor", "gate")
 Keys = Callable[[str], "Verifier | None"]
 """Finds the verifier of a key id; None when nobody has it."""
 

@@ -326,6 +326,17 @@ class Tail:
             old.close()
             self._assign()
 
+    def rewind_to(self, at_ms: int) -> None:
+        """Read every partition again from the first record that was appended at or after a time. Raises Unavailable."""
+        wanted = [TopicPartition(self._kafka(topic), partition, at_ms) for topic, partition in self._next]
+        try:
+            found = self.consumer.offsets_for_times(wanted, timeout=METADATA_TIMEOUT_SEC)
+        except KafkaException as error:
+            raise error_for(error.args[0], self._errors.user, "ask for the records since a time") from None
+        for each in found:
+            if each.offset >= 0:
+                self.rewind(logical(self._tenant, each.topic), each.partition, each.offset)
+
     def close(self) -> None:
         """Let the connection go."""
         self.consumer.close()

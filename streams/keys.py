@@ -26,10 +26,12 @@ KEY_BYTES: Final = 32
 ID_CHARS_MAX: Final = 128
 ED25519_PREFIX: Final = "ed25519:"
 MASTER: Final = "agents.master"
+AUDIT_MASTER: Final = "audits.master"
 OPERATORS: Final = "operators.json"
 MONITORS: Final = "monitors.json"
 GATES: Final = "gates.json"
 POOLS: Final = "pools.json"
+OVERSIGHT: Final = "oversight"
 GATE: Final = "gate"
 """The one name under which every gate of a tenant signs grants."""
 
@@ -95,14 +97,35 @@ def _decoded(path: Path, text: str) -> bytes:
 
 def make_master(settings: Settings) -> bytes:
     """The tenant's master key of agents, made on first use."""
-    path = keys_dir(settings) / MASTER
-    write_private(path, secrets.token_bytes(KEY_BYTES), replace=False)
+    write_private(keys_dir(settings) / MASTER, secrets.token_bytes(KEY_BYTES), replace=False)
     return load_master(settings)
 
 
 def load_master(settings: Settings) -> bytes:
     """The master key; raises BadInput when there is none. Only the gate and the enrolment verb need it."""
-    path = keys_dir(settings) / MASTER
+    return _load_master(keys_dir(settings) / MASTER)
+
+
+def make_audit_master(settings: Settings) -> bytes:
+    """The tenant's master key of audits, made on first use."""
+    write_private(keys_dir(settings) / AUDIT_MASTER, secrets.token_bytes(KEY_BYTES), replace=False)
+    return load_audit_master(settings)
+
+
+def load_audit_master(settings: Settings) -> bytes:
+    """The key from which those of the epochs derive; raises BadInput when there is none.
+
+    Only gate and oversight need it; who verifies without it waits until an epoch's key is told.
+    """
+    return _load_master(keys_dir(settings) / AUDIT_MASTER)
+
+
+def has_audit_master(settings: Settings) -> bool:
+    """Whether this run folder has the master key of audits."""
+    return (keys_dir(settings) / AUDIT_MASTER).exists()
+
+
+def _load_master(path: Path) -> bytes:
     master = read_private(path, "start `sluicegate up` once, or copy it from the gate's host")
     if len(master) != KEY_BYTES:
         raise BadInput(f"key file `{path}` does not hold {KEY_BYTES} bytes; restore it from a backup")
@@ -179,6 +202,18 @@ def new_operator(settings: Settings, operator_id: str) -> str:
     return public
 
 
+def oversight_signer(settings: Settings) -> Ed25519Signer:
+    """The signer of oversight; raises BadInput when there is no key file."""
+    return _load(settings, OVERSIGHT, OVERSIGHT)
+
+
+def new_oversight(settings: Settings) -> str:
+    """Make oversight's key on first use and trust it in `operators.json`; the public key in base64."""
+    public = _make(settings, OVERSIGHT, OVERSIGHT)
+    _trust(settings, OPERATORS, f"{OVERSIGHT}/{OVERSIGHT}", public)
+    return public
+
+
 def gate_signer(settings: Settings) -> Ed25519Signer:
     """The signer of grants; raises BadInput when there is no key file. Only the gate needs it."""
     return _load(settings, "gate", GATE)
@@ -232,10 +267,13 @@ def _trusted(settings: Settings, file: str) -> dict[str, str]:
 
 
 def trusted_operators(settings: Settings) -> dict[str, Ed25519Verifier]:
-    """Key id to verifier of everyone whose commands count here; empty when nobody's do."""
+    """Key id to verifier of everyone whose commands count here; empty when nobody's do.
+
+    The key of oversight is among them: the fold takes of it what begins and ends epochs of sampled audit.
+    """
     trusted = _trusted(settings, OPERATORS).items()
     # A monitor's key in this file must not command, whoever put it there.
-    return {key_id: public_key(text) for key_id, text in trusted if key_id.startswith("operator/")}
+    return {key_id: public_key(text) for key_id, text in trusted if key_id.startswith(("operator/", "oversight/"))}
 
 
 def trusted_pools(settings: Settings) -> dict[str, Ed25519Verifier]:

@@ -21,7 +21,7 @@ CONTROLLER: Final = "controller"
 SUPER_USERS: Final = (ADMIN, BROKER, CONTROLLER)
 """Logins of the cluster; no tenant stands before them."""
 SERVICES: Final = (
-    *("gate", "outputs", "desk", "watch", "keys", "projector"),
+    *("gate", "outputs", "desk", "watch", "oversight", "keys", "projector"),
     *("reviewer", "operator", "monitor", "auditor"),
 )
 """One login each in a tenant; agents (`agent.<id>`) and worker pools (`worker.<pool>`) have one each besides."""

@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     """Jobs that one worker runs at once."""
 
     request_timeout_sec: int = Field(default=3_600, ge=1)
+    audit_epoch_sec: int = Field(default=86_400, ge=60)
+    """How long jobs are drawn for audit under one key, which is told afterwards."""
     start_within_sec: int = Field(default=300, ge=1)
     attempt_lease_sec: int = Field(default=30, ge=3)
     attempts_max: int = Field(default=3, ge=1, le=100)

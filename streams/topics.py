@@ -122,7 +122,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
     ),
     _spec("agent.incidents", "agent", "monitor operator", "gate", "Incident"),
     _spec("agent.autonomy", "agent", "gate", "reviewer", "LevelChanged"),
-    _spec("agent.audits", "agent", "gate", "reviewer", ""),
+    _spec("agent.audits", "agent", "gate", "reviewer oversight", "AuditDrawn Finding"),
     _spec(
         "approval.requests", "desk", "gate outputs workflows", "desk reviewer keys", "ApprovalRequest RequestWithdrawn"
     ),
@@ -132,7 +132,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         "desk",
         "desk",
         "reviewer notify oversight keys",
-        "RequestOpened VerdictAccepted ViewAccepted Resolved Refused Noted",
+        "RequestOpened RequestEscalated VerdictAccepted ViewAccepted Resolved Refused Noted",
     ),
     _spec("approval.resolutions", "reply_key", "desk", "gate outputs workflows", "Resolution"),
     _spec(

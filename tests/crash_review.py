@@ -16,7 +16,7 @@ from crash_findings import SHOWN
 from crash_load import fate_of, returns_of
 from crash_process import SSN, mark_of, secret_of
 
-from sluicegate.processors.desk import DeskCard
+from sluicegate.processors.desk_state import DeskCard
 from sluicegate.processors.gate_state import GateCard
 from sluicegate.processors.outputs_state import OutputsCard
 from sluicegate.processors.plane import CARD

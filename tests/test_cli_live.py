@@ -70,10 +70,10 @@ def cli(up: Tenant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 
 def test_up_runs_each_processor_as_a_process_of_its_own(up: Tenant) -> None:
-    """Six processors, six live processes, each with a health page; one JSON document says so."""
+    """Seven processors, seven live processes, each with a health page; one JSON document says so."""
     processes = up.ready["processes"]
-    assert set(processes) == {"gate.0", "outputs.0", "desk.0", "watch.0", "keys.0", "projector.0"}
-    assert len({each["pid"] for each in processes.values()}) == 6
+    assert set(processes) == {"gate.0", "outputs.0", "desk.0", "watch.0", "oversight.0", "keys.0", "projector.0"}
+    assert len({each["pid"] for each in processes.values()}) == 7
     for each in processes.values():
         assert psutil.pid_exists(each["pid"])
         assert each["health_port"] > 0

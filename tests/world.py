@@ -39,6 +39,7 @@ from sluicegate.schemas.events import (
 from sluicegate.schemas.key_ids import job_key
 from sluicegate.schemas.payload import job_hash
 from sluicegate.schemas.sealing import Keyring, NoKeyring
+from sluicegate.streams.control_epochs import epoch_key
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState
 from sluicegate.streams.engine import Headers, Record
@@ -97,7 +98,10 @@ class Source:
     def current(self) -> Control:
         state = self._world.state()
         if self._known is None or self._known[0] is not state:
-            self._known = state, Control(state, TENANT, self._master, OPERATORS, self._signer, self._world.keys)
+            self._known = (
+                state,
+                Control(state, TENANT, self._master, OPERATORS, self._signer, self._world.keys, self._world.epoch_key),
+            )
         return self._known[1]
 
 
@@ -106,6 +110,7 @@ class World:
 
     keys: Keyring = NoKeyring()
     """What payloads are sealed with; a test that seals gives its world others."""
+    audit_master = b"a" * 32
 
     def __init__(self, files: dict[str, str] | None = None, **settings: Any) -> None:
         self.log = MemoryLog(partitions=3)
@@ -118,6 +123,10 @@ class World:
             for plane in (gate.PLANE, outputs.PLANE, desk.PLANE)
         ]
         self.activate(files or policy_files(), **settings)
+
+    def epoch_key(self, number: int) -> bytes | None:
+        """The key that the gate has of an epoch of sampled audit."""
+        return epoch_key(self.audit_master, number)
 
     def number(self, word: str) -> str:
         self.numbers += 1
@@ -303,13 +312,15 @@ class World:
     def records(self) -> list[Record]:
         """The whole log."""
         topics = [*dict.fromkeys(name for app in APPLICATIONS.values() for name in app.inputs), "approval.events"]
-        topics += [COMMANDS, SNAPSHOTS, "dead.letters", "job.grants.default", "agent.autonomy"]
+        topics += [COMMANDS, SNAPSHOTS, "dead.letters", "job.grants.default", "agent.autonomy", "agent.audits"]
         topics += [f"timer.fired.{owner}" for owner in TIMER_OWNERS]
         return [record for topic in dict.fromkeys(topics) for record in self.log.records(topic)]
 
     def verified(self, records: list[Record] | None = None) -> Report:
         gates = {GATE.key_id: Ed25519Verifier(GATE.public())}
-        verifier = Verifier(CODEC, TENANT, 3, MASTER, OPERATORS, gates=gates, keys=self.keys)
+        verifier = Verifier(
+            CODEC, TENANT, 3, MASTER, OPERATORS, gates=gates, keys=self.keys, audit_master=self.audit_master
+        )
         return verifier.run(self.records() if records is None else records)
 
 
