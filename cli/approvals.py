@@ -8,17 +8,20 @@ import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
 
 from sluicegate.cli import output
 from sluicegate.cli.configuration import PersonOption, settings, speaker
+from sluicegate.cli.level_preview import say_preview
 from sluicegate.cli.output import JsonOption, Output
 from sluicegate.cli.visible import visible
-from sluicegate.schemas.errors import BadInput
+from sluicegate.schemas.errors import BadInput, SluicegateError
 
 if TYPE_CHECKING:
     from sluicegate.clients.desk_fold import Request, VerdictAnswer
     from sluicegate.clients.reviewer import Reviewer
+    from sluicegate.processors.impact import Report
 
 app = typer.Typer(no_args_is_help=True, help="See what waits for a person, and decide it.")
 
@@ -89,8 +92,12 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
     out = Output(as_json)
     with _reviewer(person) as reviewer:
         found = reviewer.show(request)
-    out.result(found)
+    asked_for = found.outcome is None and found.level is not None and found.kind == "level"
+    ahead = _ahead(out, found.agent_id, found.level + 1) if asked_for and found.level is not None else None
+    out.result({**msgspec.to_builtins(found), "preview": ahead} if asked_for else found)
     _say_request(out, found)
+    if ahead is not None and found.level is not None:
+        say_preview(out, ahead, found.level + 1)
     if found.outcome is None and found.kind == "audit":
         out.next(f"sluicegate approvals finding {request} correct, or wrong, harmful")
     elif found.outcome is None and found.choices:
@@ -100,6 +107,17 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
     else:
         history = f"sluicegate autonomy history {found.agent_id}"
         out.next(history if found.kind == "level" else f"sluicegate audit timeline {found.job_id}")
+
+
+def _ahead(out: Output, agent_id: str, level: int) -> Report | None:
+    """What the level that is asked for would have let through, where the log can be read from here."""
+    from sluicegate.cli.level_preview import preview
+
+    try:
+        return preview(out, agent_id, level)
+    except SluicegateError as error:
+        out.note(f"what level {level} would have let through cannot be said here: {visible(str(error), 600)}")
+        return None
 
 
 _BLOCKS: Final = {"output": "output, masked", "level": "the case"}

@@ -10,6 +10,7 @@ import typer
 
 from sluicegate.cli.audit import WaitOption, caught_up
 from sluicegate.cli.configuration import OPERATOR, OperatorOption, settings
+from sluicegate.cli.log_since import LogOption, SinceOption
 from sluicegate.cli.output import NEGATIVE, JsonOption, Output
 from sluicegate.cli.policy_offline import PoliciesOption, ready_bundle, text_of
 from sluicegate.cli.visible import visible
@@ -70,6 +71,25 @@ def set_level(
     said = f"{visible(agent)} is at level {level} from its next input on"
     follows = f"sluicegate autonomy history {agent}"
     send("set_level", f"agent:{agent}", reason, operator, as_json, said, follows, level=level)
+
+
+@app.command("preview")
+def preview_level(
+    agent: Annotated[str, typer.Argument(help="The agent's id.", show_default=False)],
+    level: Annotated[int, typer.Argument(min=0, max=99, help="The level.", show_default=False)],
+    since: SinceOption = "",
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what another level would have let through, by judging the agent's last period again. Nothing is changed."""
+    from sluicegate.cli.level_preview import preview, say_preview
+
+    out = Output(as_json)
+    report = preview(out, agent, level, since, log)
+    out.result(report)
+    out.say(visible(agent))
+    say_preview(out, report, level)
+    out.next(f"sluicegate autonomy set {agent} {level} --reason '...'")
 
 
 @app.command()

@@ -85,17 +85,18 @@ def _say_changes(out: Output, report: Report) -> None:
         out.say(f"new: {report.new}, nothing was decided of them before")
     out.say(f"widened: {report.widened_count}")
     for change in report.widened[:LINES_MAX]:
-        _say_change(out, change)
+        say_change(out, change)
     _more(out, report.widened_count)
     out.say(f"tightened: {report.tightened_count}")
     for rule, count in list(report.tightened.items())[:LINES_MAX]:
         out.say(f"  {count} by {visible(rule)}")
     _more(out, len(report.tightened))
-    out.say(f"newly spared: {_split(report.newly_spared)}")
-    out.say(f"newly asked: {_split(report.newly_asked)}")
+    out.say(f"newly spared: {counts_text(report.newly_spared)}")
+    out.say(f"newly asked: {counts_text(report.newly_asked)}")
 
 
-def _say_change(out: Output, change: Change) -> None:
+def say_change(out: Output, change: Change) -> None:
+    """One decision that widens, in one line."""
     what = f"{change.job_id} of {change.agent_id} on {change.topic}"
     said = change.before if change.before == change.after else f"{change.before} -> {change.after}"
     loosened = f", loosens {', '.join(change.loosened)}" if change.loosened else ""
@@ -125,7 +126,8 @@ def _busiest(side: Side) -> str | None:
     )
 
 
-def _split(counts: Mapping[str, int]) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
+    """How many intents, and of which kinds."""
     parts = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name != "intents" and count]
     return f"{counts['intents']}" + (f" ({', '.join(parts)})" if parts else "")
 

@@ -63,13 +63,13 @@ def _of_log(out: Output, log: Path | None, policy: CompiledPolicy, since: str) -
     from sluicegate.processors.impact_replay import NEEDED, impact_of_log
 
     since_ms(since, 0)  # a text that is no time is refused before the log is read
-    keys = _keyring(out)
+    keys = keyring(out)
     codec, records = read_back(out, log, NEEDED)
     with out.working("judging again"):
         return impact_of_log(records, codec, policy, since_ms(since, newest_of(records)) or 0, keys)
 
 
-def _keyring(out: Output) -> Keyring:
+def keyring(out: Output) -> Keyring:
     """The key store of this run folder; without one, what is sealed is counted as not opened."""
     from sluicegate.cli.configuration import settings
     from sluicegate.processors.run import step_keyring

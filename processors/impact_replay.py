@@ -42,7 +42,14 @@ from sluicegate.schemas.payload import SALT_BYTES, parse_strict, seal
 from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.engine import Record
 
-NEEDED: Final = ("job.intents", "job.decisions", "job.results", "approval.resolutions", "control.commands")
+NEEDED: Final = (
+    "job.intents",
+    "job.decisions",
+    "job.results",
+    "agent.autonomy",
+    "approval.resolutions",
+    "control.commands",
+)
 """The topics that are read for this."""
 GONE: Final = "the intent is gone from the log"
 SEALED: Final = "the payload is sealed with a key that is not here"
@@ -124,11 +131,37 @@ def impact_of_log(
     ``keys`` opens payloads. It believes the journal; whether the journal is true, `verify` says. Raises Unavailable
     when the key store cannot be read.
     """
+    return _impact(records, codec, policy, since_ms, keys)
+
+
+def impact_of_level(
+    records: Iterable[Record],
+    codec: Codec,
+    policy: CompiledPolicy,
+    agent_id: str,
+    level: int,
+    since_ms: int = 0,
+    keys: Keyring | None = None,
+) -> Report:
+    """What one agent's intents would have been at another level, under a policy; otherwise as `impact_of_log`."""
+    return _impact(records, codec, policy, since_ms, keys, agent_id, level)
+
+
+def _impact(
+    records: Iterable[Record],
+    codec: Codec,
+    policy: CompiledPolicy,
+    since_ms: int,
+    keys: Keyring | None,
+    agent_id: str | None = None,
+    level: int | None = None,
+) -> Report:
     log = _Log(codec, records, NoKeyring() if keys is None else keys)
     skipped: Counter[str] = Counter()
     judged: list[Judged] = []
-    for events in log.journals:
-        judged += _Journal(log, Replay(policy), skipped, since_ms).run(events)
+    for key, events in log.journals:
+        if agent_id is None or key == agent_id.encode():
+            judged += _Journal(log, Replay(policy), skipped, since_ms, level).run(events)
     return report_of(judged, policy, skipped)
 
 
@@ -165,7 +198,7 @@ class _Log:
                 event = self._codec.decode_or_none(record.value)
                 if isinstance(event, Command) and event.kind == "break_glass":
                     self.glasses[event.command_id] = Glass(event.by, event.reason or "")
-        self.journals = [sorted(events, key=lambda event: event.seq) for _, events in sorted(journals.items())]
+        self.journals = [(key, sorted(events, key=lambda event: event.seq)) for key, events in sorted(journals.items())]
 
     def intent(self, cause: Cause | None) -> tuple[Intent, Any] | str:
         """The intent at a place and its payload, or why there is none."""
@@ -194,11 +227,14 @@ class _Log:
 class _Journal:
     """One pass through the journal of one agent."""
 
-    def __init__(self, log: _Log, replay: Replay, skipped: Counter[str], since_ms: int) -> None:
+    def __init__(
+        self, log: _Log, replay: Replay, skipped: Counter[str], since_ms: int, level: int | None = None
+    ) -> None:
         self._log = log
         self._replay = replay
         self._skipped = skipped
         self._since_ms = since_ms
+        self._forced = level
         self._came: dict[str, Cause] = {}
         self._decided: set[str] = set()
         self._entries: dict[str, Judged] = {}
@@ -224,7 +260,7 @@ class _Journal:
             # It was judged, and counted, though the decision waits until people have room for one more request.
             found = self._log.intent(self._came.get(event.job_id))
             if not isinstance(found, str):
-                self._replay.judge(*found, event.at_ms)
+                self._replay.judge(*found, event.at_ms, self._forced)
 
     def _decision(self, event: Decision) -> None:
         if event.job_id not in self._decided:  # else it is judged again, after an approval or a lapse
@@ -251,6 +287,8 @@ class _Journal:
 
     def _level(self, event: Decision) -> int | None:
         """The level that the agent had when it was judged, once it had moved: until then any policy gives its own."""
+        if self._forced is not None:
+            return self._forced
         moved_ms = self._log.moved_ms.get(event.agent_id)
         return None if moved_ms is None or moved_ms > event.at_ms else event.level
 

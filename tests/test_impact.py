@@ -14,7 +14,7 @@ from world import CODEC, OPERATOR, PEOPLE, TENANT, World, policy_files
 from sluicegate.policies.compile import CompiledPolicy, compile_bundle
 from sluicegate.policies.load import parse_bundle
 from sluicegate.processors.impact import Report
-from sluicegate.processors.impact_replay import ERASED, GONE, SEALED, impact_of_log
+from sluicegate.processors.impact_replay import ERASED, GONE, NEEDED, SEALED, impact_of_log
 from sluicegate.processors.plane import REMEMBERED_MS
 from sluicegate.schemas.events import Ask, Command, Decision, Incident, Intent
 from sluicegate.schemas.sealing import AES_256_GCM
@@ -68,7 +68,8 @@ def impact(world: World, rules: str, **extra: str) -> Report:
 
 
 def impact_since(world: World, since_ms: int, rules: str, **extra: str) -> Report:
-    return impact_of_log(world.records(), CODEC, policy(rules, **extra), since_ms)
+    read = [record for record in world.records() if record.topic in NEEDED]
+    return impact_of_log(read, CODEC, policy(rules, **extra), since_ms)
 
 
 def refund(world: World, job: str, amount: Any = 20, order: str = "", **fields: Any) -> Intent:

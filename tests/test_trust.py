@@ -9,6 +9,10 @@ import pytest
 import yaml
 from world import CODEC, OPERATOR, World, agent_key, policy_files
 
+from sluicegate.policies.compile import compile_bundle
+from sluicegate.policies.load import parse_bundle
+from sluicegate.processors.impact import Report
+from sluicegate.processors.impact_replay import NEEDED, impact_of_level
 from sluicegate.schemas.events import (
     ApprovalRequest,
     Breached,
@@ -319,3 +323,38 @@ def test_without_an_autonomy_document_nothing_is_counted() -> None:
     report_incident(world)
     assert world.events("agent.autonomy", LevelChanged) == []
     assert world.last("job.decisions", Decision).level is None
+
+
+def ahead(world: World, level: int, agent: str = "deployer", since_ms: int = 0) -> Report:
+    policy = compile_bundle(parse_bundle(files()))
+    read = [record for record in world.records() if record.topic in NEEDED]
+    return impact_of_level(read, CODEC, policy, agent, level, since_ms)
+
+
+def test_one_sees_what_the_next_level_would_have_let_through(world: World) -> None:
+    """The agent's own intents, judged again at that level: what people would not have been asked, and what they said."""
+    run(world, "read")
+    world.submit("write", "job.crm.write")
+    world.decide("write", "deny")
+    world.submit("open", "job.crm.read")
+    world.submit("other", "job.crm.read", agent="reader")
+    first = ahead(world, 1)
+    assert (first.intents, first.newly_spared) == (3, {"intents": 2, "approved": 1, "open": 1})
+    assert [each.job_id for each in first.widened] == ["read", "open"]
+    second = ahead(world, 2)
+    assert second.newly_spared == {"intents": 3, "approved": 1, "denied": 1, "open": 1}
+    assert ahead(world, 0).widened_count == 0
+    assert ahead(world, 2, "nobody").intents == 0
+    assert ahead(world, 2, since_ms=world.log.clock_ms + 1).intents == 0
+
+
+def test_what_was_judged_at_another_level_is_compared_with_that(world: World) -> None:
+    """After the climb to 1, what was let through there is not spared by 2."""
+    climb(world, 1)
+    world.submit("read", "job.crm.read")
+    world.submit("write", "job.crm.write")
+    found = ahead(world, 2)
+    assert [(each.job_id, each.before) for each in found.widened if each.job_id == "write"] == [
+        ("write", "REQUIRE_APPROVAL")
+    ]
+    assert "read" not in [each.job_id for each in found.widened]
