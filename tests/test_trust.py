@@ -332,7 +332,7 @@ def ahead(world: World, level: int, agent: str = "deployer", since_ms: int = 0) 
 
 
 def test_one_sees_what_the_next_level_would_have_let_through(world: World) -> None:
-    """The agent's own intents, judged again at that level: what people would not have been asked, and what they said."""
+    """The agent's intents, judged again at that level: what people would not have been asked, and what they said."""
     run(world, "read")
     world.submit("write", "job.crm.write")
     world.decide("write", "deny")
