@@ -93,7 +93,7 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
     with _reviewer(person) as reviewer:
         found = reviewer.show(request)
     asked_for = found.outcome is None and found.level is not None and found.kind == "level"
-    ahead = _ahead(out, found.agent_id, found.level + 1) if asked_for and found.level is not None else None
+    ahead = _ahead(out, found, found.level + 1) if asked_for and found.level is not None else None
     out.result({**msgspec.to_builtins(found), "preview": ahead} if asked_for else found)
     _say_request(out, found)
     if ahead is not None and found.level is not None:
@@ -109,12 +109,12 @@ def show(request: RequestArgument, person: PersonOption = "", as_json: JsonOptio
         out.next(history if found.kind == "level" else f"sluicegate audit timeline {found.job_id}")
 
 
-def _ahead(out: Output, agent_id: str, level: int) -> Report | None:
+def _ahead(out: Output, found: Request, level: int) -> Report | None:
     """What the level that is asked for would have let through, where the log can be read from here."""
     from sluicegate.cli.level_preview import preview
 
     try:
-        return preview(out, agent_id, level)
+        return preview(out, found.agent_id, level, domain=found.domain or "")
     except SluicegateError as error:
         out.note(f"what level {level} would have let through cannot be said here: {visible(str(error), 600)}")
         return None

@@ -23,6 +23,7 @@ COLUMNS: Final = (
     "at_ms",
     "agent_id",
     "number",
+    "domain",
     "change",
     "level_before",
     "level",
@@ -33,6 +34,9 @@ COLUMNS: Final = (
     "by",
     "reason",
 )
+DomainOption = Annotated[
+    str, typer.Option("--domain", help="Only in this domain of topics; `autonomy set` without it means everywhere.")
+]
 app = typer.Typer(no_args_is_help=True, help="How agents earn and lose autonomy.")
 
 
@@ -60,6 +64,7 @@ def set_level(
     agent: Annotated[str, typer.Argument(help="The agent's id.", show_default=False)],
     level: Annotated[int, typer.Argument(min=0, max=99, help="The level.", show_default=False)],
     reason: Annotated[str, typer.Option("--reason", help="Why, for the log.", show_default=False)] = "",
+    domain: DomainOption = "",
     operator: OperatorOption = OPERATOR,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,15 +73,17 @@ def set_level(
 
     if not reason.strip():
         raise BadInput("--reason is empty; say why the agent is given this level")
-    said = f"{visible(agent)} is at level {level} from its next input on"
+    where = f" in {visible(domain)}" if domain else ""
+    said = f"{visible(agent)} is at level {level}{where} from its next input on"
     follows = f"sluicegate autonomy history {agent}"
-    send("set_level", f"agent:{agent}", reason, operator, as_json, said, follows, level=level)
+    send("set_level", f"agent:{agent}", reason, operator, as_json, said, follows, level=level, domain=domain or None)
 
 
 @app.command("preview")
 def preview_level(
     agent: Annotated[str, typer.Argument(help="The agent's id.", show_default=False)],
     level: Annotated[int, typer.Argument(min=0, max=99, help="The level.", show_default=False)],
+    domain: DomainOption = "",
     since: SinceOption = "",
     log: LogOption = None,
     as_json: JsonOption = False,
@@ -85,7 +92,7 @@ def preview_level(
     from sluicegate.cli.level_preview import preview, say_preview
 
     out = Output(as_json)
-    report = preview(out, agent, level, since, log)
+    report = preview(out, agent, level, since, log, domain)
     out.result(report)
     out.say(visible(agent))
     say_preview(out, report, level)

@@ -22,7 +22,9 @@ PERIOD_DAYS: Final = 7
 """How far back one looks where the policy names no review period."""
 
 
-def preview(out: Output, agent_id: str, level: int, since: str = "", log: Path | None = None) -> Report:
+def preview(
+    out: Output, agent_id: str, level: int, since: str = "", log: Path | None = None, domain: str = ""
+) -> Report:
     """What this level would have let through since a time, by default within the policy's review period.
 
     It is judged by the policy that is active now. Raises BadInput when there is none, or none with levels.
@@ -40,6 +42,8 @@ def preview(out: Output, agent_id: str, level: int, since: str = "", log: Path |
         raise BadInput("the active policy has no `autonomy_levels`; publish a bundle that has")
     if level not in terms.levels:
         raise BadInput(f"the active policy has no level {level}; it has {', '.join(map(str, sorted(terms.levels)))}")
+    if domain not in terms.domains:
+        raise BadInput(f"the active policy has no domain `{domain}`; name one of its `domains`, or none")
     keys = keyring(out)
     codec, records = read_back(out, log, NEEDED)
     newest_ms = newest_of(records)
@@ -47,7 +51,7 @@ def preview(out: Output, agent_id: str, level: int, since: str = "", log: Path |
     from_ms = since_ms(since, newest_ms)
     with out.working(f"judging again at level {level}"):
         from_ms = max(0, newest_ms - period_ms) if from_ms is None else from_ms
-        return impact_of_level(records, codec, control.policy, agent_id, level, from_ms, keys)
+        return impact_of_level(records, codec, control.policy, agent_id, level, from_ms, keys, domain=domain)
 
 
 def say_preview(out: Output, report: Report, level: int) -> None:

@@ -195,12 +195,13 @@ def _incident(event: ev.Incident) -> str:
 
 def _level_changed(event: ev.LevelChanged) -> str:
     agent, by = v(event.agent_id), f" by {v(event.by)}" if event.by else ""
+    by = f"{by} in domain {v(event.domain)}" if event.domain else by
     words = {
-        "requested": f"level {event.level} is asked for {agent}, now at {event.level_before}",
+        "requested": f"level {event.level} is asked for {agent}, now at {event.level_before}{by}",
         "promoted": f"{agent} rises from level {event.level_before} to {event.level}{by}",
         "demoted": f"{agent} falls from level {event.level_before} to {event.level}{by}",
         "set": f"{agent} is set from level {event.level_before} to {event.level}{by}",
-        "anew": f"{agent} begins anew at level {event.level}, from {event.level_before}",
+        "anew": f"{agent} begins anew at level {event.level}, from {event.level_before}{by}",
     }
     return f"{words[event.change]}{because(event.reason)}"
 
@@ -345,7 +346,8 @@ def _command(event: ev.Command) -> str:
         changes = f" ({'; '.join([v(line) for line in event.difference])})" if event.difference else ""
         return f"{v(event.by)} activates policy {v(event.policy_snapshot)}{before}{because(event.reason)}{changes}"
     if event.kind == "set_level":
-        return f"{v(event.by)} sets {v(event.scope)} to level {event.level}{because(event.reason)}"
+        where = f" in domain {v(event.domain)}" if event.domain else ""
+        return f"{v(event.by)} sets {v(event.scope)} to level {event.level}{where}{because(event.reason)}"
     if event.kind == "epoch":
         return f"{v(event.by)} begins epoch {event.epoch} of sampled audit, committed to its key"
     if event.kind == "reveal":

@@ -66,6 +66,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     facts: dict[str, tuple[float | None, str]] = {}
     level: int | None = None
+    domain: str | None = None
+    """The agent's level, and the domain that a level is asked for in."""
     constraints: dict[str, Any]
     policy_snapshot: str
     job_hash: str
@@ -237,6 +239,7 @@ class DeskFold:
             rules=tuple(f"{rule.layer}/{rule.id}" for rule in asked.rules),
             facts={fact.name: (fact.value, fact.source) for fact in asked.facts},
             level=asked.level,
+            domain=asked.domain,
             constraints=json.loads(asked.constraints),
             policy_snapshot=asked.policy_snapshot,
             job_hash=asked.job_hash,

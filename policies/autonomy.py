@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from sluicegate.policies.patterns import Glob
 from sluicegate.policies.statistics import NATS, Cusum, interval, upper_bound
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class AutonomyTerms:
 
     def __init__(self, document: AutonomyDocument) -> None:
         self.levels = frozenset(int(name.removeprefix("level_")) for name in document.autonomy_levels)
+        self._domains = [(name, tuple(map(Glob, document.domains[name]))) for name in sorted(document.domains)]
         criteria = document.promotion_criteria
         self._criteria = criteria
         self.period = None if criteria is None else round(_exact(criteria.review_period_days) * DAY_MICROS)
@@ -170,6 +172,15 @@ class AutonomyTerms:
             return None
         parts = (said.error_rate_ruled_out, said.error_rate_expected, said.confidence)
         return EProcess(*[Decimal(repr(part)) for part in parts])
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Every domain in which an agent has a level, the empty name for the topics of none."""
+        return ("", *[name for name, _ in self._domains])
+
+    def domain(self, topic: str) -> str:
+        """The domain of a topic."""
+        return next((name for name, globs in self._domains if any(glob.matches(topic) for glob in globs)), "")
 
     def lacking(self, score: Score) -> str | None:
         """What is missing for the next level, or None: then it may be asked for."""

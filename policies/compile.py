@@ -169,12 +169,17 @@ class CompiledPolicy:
         """The levels that the autonomy document defines; None without one."""
         return None if self._levels is None else tuple(sorted(self._levels))
 
-    def level(self, agent_id: str) -> int | None:
+    def level(self, agent_id: str, domain: str = "") -> int | None:
         """The level an agent begins at, 0 unless `agents.yaml` says another; None without an autonomy document."""
         if self._levels is None:
             return None
         agent = self.agents.get(agent_id)
-        return 0 if agent is None or agent.initial_level is None else agent.initial_level.level
+        first = None if agent is None else agent.initial_level
+        return 0 if first is None else first.domains.get(domain, first.level)
+
+    def domain(self, topic: str) -> str:
+        """The domain of a topic, in which agents have a level of their own; empty for none."""
+        return "" if self.autonomy is None else self.autonomy.domain(topic)
 
     def baseline(self, topic: str) -> Sketch | None:
         """What all agents together did on a topic, for those who have not learned enough of their own."""

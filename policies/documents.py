@@ -39,6 +39,8 @@ from sluicegate.policies.output_document import OutputPolicyDocument
 
 APPROVALS_MAX: Final = 20
 """How many people one rule may ask for."""
+DOMAINS_MAX: Final = 16
+"""How many domains of topics may have levels of their own."""
 REQUEST_KEYS: Final = ("route", "timeout_sec", "on_timeout", "tier", "approvals", "editable")
 """What a rule says of the request it opens; the desk acts on it."""
 WITHOUT_CONFIDENCE: Final = "workflow"
@@ -99,6 +101,8 @@ class AutonomyDocument(Strict):
     autonomy_levels: Annotated[dict[Annotated[str, Field(pattern=LEVEL)], Level], Field(min_length=1)]
     promotion_criteria: PromotionCriteria | None = None
     demotion_triggers: list[Trigger] = []
+    domains: Annotated[dict[Name, Patterns], Field(max_length=DOMAINS_MAX)] = {}
+    """Topics in which an agent has a level of its own; of two that hold a topic the first by name counts."""
 
 
 class Weights(Strict):
@@ -296,9 +300,10 @@ class AgentKey(Strict):
 
 
 class InitialLevel(Strict):
-    """The level an agent begins at, why, and who signed for it."""
+    """The level an agent begins at, in some domains another one, why, and who signed for it."""
 
     level: Annotated[int, Field(ge=0, le=99)]
+    domains: dict[Name, Annotated[int, Field(ge=0, le=99)]] = {}
     reason: Text
     signer: PersonId
 

@@ -44,12 +44,19 @@ def _found(
 
 def _check_levels(source: Source, agents: docs.AgentsDocument, autonomy: docs.AutonomyDocument) -> None:
     defined = sorted(autonomy.autonomy_levels, key=lambda name: int(name.removeprefix("level_")))
+    levels = ", ".join(f"`{name}`" for name in defined)
     for index, agent in enumerate(agents.agents):
         level = 0 if agent.initial_level is None else agent.initial_level.level
         if f"level_{level}" not in autonomy.autonomy_levels:
             path = ("agents", index, "initial_level", "level") if agent.initial_level else ("agents", index, "id")
-            levels = ", ".join(f"`{name}`" for name in defined)
             source.fault(path, f"the autonomy document defines no `level_{level}`", f"use one of {levels}")
+        for domain, own in (agent.initial_level.domains if agent.initial_level is not None else {}).items():
+            place = ("agents", index, "initial_level", "domains", domain)
+            if f"level_{own}" not in autonomy.autonomy_levels:
+                source.fault(place, f"the autonomy document defines no `level_{own}`", f"use one of {levels}")
+            if domain not in autonomy.domains:
+                said = f"the autonomy document has no domain `{domain}`"
+                source.fault(place, said, suggest(domain, sorted(autonomy.domains)))
 
 
 def _check_roles(source: Source, bundle: docs.BundleDocument, reviewers: docs.ReviewersDocument) -> None:

@@ -78,7 +78,7 @@ def subject_of(
     for window in policy.windows:
         if window.name not in facts and (window.fact == COUNT or window.fact in facts):
             facts[window.name] = alone(window.fact, facts)
-    own_level = policy.level(agent_id)
+    own_level = policy.level(agent_id, policy.domain(topic))
     schema = action.payload_schema
     tags = judged_tags(action, risk_tags)
     if action.phrases:

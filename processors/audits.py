@@ -56,6 +56,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     topic: str
     inclusion: Inclusion
     scored: Scored
+    domain: str = ""
 
 
 def _name(request_id: str) -> str:
@@ -109,7 +110,9 @@ def finished(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, result: 
     )
     if queue is not None:
         event.request_id = job.audit_id = derived_id("audit", intent.agent_id, intent.job_id, turn.card.audits)
-        sample = Sample(job_id=intent.job_id, topic=intent.topic, inclusion=inclusion, scored=job.scored)
+        sample = Sample(
+            job_id=intent.job_id, topic=intent.topic, inclusion=inclusion, scored=job.scored, domain=job.domain
+        )
         turn.put(_name(job.audit_id), sample)
         _ask(turn, intent, job, event, result)
     turn.send(TOPIC, turn.key, event, f"gate/{turn.key}/audit/{event.number}")
@@ -173,7 +176,7 @@ def _ask(turn: Turn, intent: Intent, job: Job, drawn_as: AuditDrawn, result: Res
         on_behalf_of=intent.on_behalf_of,
         correlation_id=intent.correlation_id,
         facts=job.facts,
-        level=trust.level(turn),
+        level=trust.level(turn, intent.topic),
         excluded=job.approved_by,
         redaction_details=[] if result is None else result.redaction_details,
         output_hash=None if result is None else result.output_hash,
@@ -215,7 +218,7 @@ def on_finding(turn: Turn, event: Resolution) -> None:
         probability=probability_text(sample.inclusion.probability),
     )
     turn.send(TOPIC, turn.key, finding, f"gate/{turn.key}/audit/{finding.number}")
-    trust.happened(turn, _FOUND[word], sample.scored, sample.job_id, by)
+    trust.happened(turn, _FOUND[word], sample.scored, sample.domain, sample.job_id, by)
     turn.drop(_name(event.request_id))
     job = job_of(turn, sample.job_id)
     if job is not None and job.audit_id == event.request_id:
@@ -227,7 +230,7 @@ def found_wrong(turn: Turn, job_id: str, job: Job) -> None:
     """Count a job that people, who reviewed its break-glass, say should not have run; its entry is not written here."""
     sample = None if job.audit_id is None else turn.get(_name(job.audit_id), Sample)
     if sample is None or job.audit_id is None:
-        trust.happened(turn, "found_wrong", job.scored, job_id)
+        trust.happened(turn, "found_wrong", job.scored, job.domain, job_id)
         return
-    trust.happened(turn, "found_wrong", sample.scored, job_id)
+    trust.happened(turn, "found_wrong", sample.scored, sample.domain, job_id)
     turn.put(_name(job.audit_id), sample)

@@ -304,11 +304,11 @@ def _score(turn: Turn, event: Result, job: Job) -> None:
     if job.violated:
         return
     if not event.succeeded or event.choice == DESTROY:
-        trust.happened(turn, "failed", job.scored, event.job_id)
+        trust.happened(turn, "failed", job.scored, job.domain, event.job_id)
     elif event.output is not None:
         if job.satisfied:  # a person approved it: that is a label, and stands before what follows from the success
-            trust.happened(turn, "found_correct", job.scored, event.job_id)
-        trust.happened(turn, "succeeded", job.scored, event.job_id)
+            trust.happened(turn, "found_correct", job.scored, job.domain, event.job_id)
+        trust.happened(turn, "succeeded", job.scored, job.domain, event.job_id)
 
 
 def on_breach(turn: Turn, event: Quarantined) -> None:
@@ -324,7 +324,7 @@ def on_breach(turn: Turn, event: Quarantined) -> None:
 
 def _violates(turn: Turn, job_id: str, job: Job) -> None:
     job.violated = True
-    trust.happened(turn, "policy_violation", job.scored, job_id)
+    trust.lowered(turn, "policy_violation", job_id)
 
 
 def on_attempt_ended(turn: Turn, event: AttemptEnded) -> None:
@@ -388,7 +388,7 @@ def on_incident(turn: Turn, event: Incident) -> None:
         Noted, job_id=event.job_id, agent_id=event.agent_id, kind="incident", detail=f"{event.kind}: {event.note}"
     )
     by = None if checked.principal is None else checked.principal.key_id
-    trust.happened(turn, "safety_incident", None, event.job_id, by)
+    trust.lowered(turn, "safety_incident", event.job_id, by)
 
 
 def on_timer(turn: Turn, event: TimerFired) -> None:

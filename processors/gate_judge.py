@@ -74,7 +74,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     except KeyErased:
         close_erased(turn, intent, job)
         return
-    job.tags = list(computed.subject.risk_tags)
+    job.tags, job.domain = list(computed.subject.risk_tags), turn.control.policy.domain(intent.topic)
     no_room = job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max
     if no_room and turn.control.recalled is not None and turn.control.recalled.waited():
         hold(turn, intent, job, NO_ROOM)
@@ -117,7 +117,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     job.decision, job.decision_seq = decision.decision, decision.seq
     job.digest = turn.control.policy.snapshot_digest
     if judgement.decision == "DENY" and trust.violated(rules):
-        trust.happened(turn, "policy_violation", job.scored, intent.job_id)
+        trust.lowered(turn, "policy_violation", intent.job_id)
     if judgement.decision == "DENY" and job.lost:
         close(turn, intent, job, "denied", judgement.reason, "policy")
         return

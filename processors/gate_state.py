@@ -56,6 +56,7 @@ class GateCard(Card, kw_only=True, omit_defaults=True):
     rate_before: int = 0
     audits: int = 0
     """How many draws and findings there were."""
+    level_changes: int = 0
 
 
 class Profile(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -114,6 +115,8 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Whether it went beyond a constraint: then it is no success."""
     scored: Scored = msgspec.field(default_factory=Scored)
     """What it counts as in its agent's trust."""
+    domain: str = ""
+    """The domain in which it does."""
     inclusion: Inclusion | None = None
     """How likely it is looked at when it is over; None where no policy audits it."""
     facts: list[Fact] = []
@@ -357,7 +360,7 @@ def _request(
         on_behalf_of=intent.on_behalf_of,
         correlation_id=intent.correlation_id,
         facts=facts,
-        level=trust.level(turn),
+        level=trust.level(turn, intent.topic),
         editable=list(policy.editable(rules)) if kind == "intent" else [],
     )
 

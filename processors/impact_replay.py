@@ -87,6 +87,14 @@ class _Agent:
         self.entries[name] = entry
 
 
+class Ahead(msgspec.Struct, frozen=True):
+    """A level that an agent does not have, in a domain."""
+
+    agent_id: str
+    level: int
+    domain: str
+
+
 class Replay:
     """One policy over the pasts of many agents."""
 
@@ -142,9 +150,11 @@ def impact_of_level(
     level: int,
     since_ms: int = 0,
     keys: Keyring | None = None,
+    *,
+    domain: str = "",
 ) -> Report:
-    """What one agent's intents would have been at another level, under a policy; otherwise as `impact_of_log`."""
-    return _impact(records, codec, policy, since_ms, keys, agent_id, level)
+    """What one agent's intents would have been at another level, in a domain; otherwise as `impact_of_log`."""
+    return _impact(records, codec, policy, since_ms, keys, Ahead(agent_id, level, domain))
 
 
 def _impact(
@@ -153,15 +163,14 @@ def _impact(
     policy: CompiledPolicy,
     since_ms: int,
     keys: Keyring | None,
-    agent_id: str | None = None,
-    level: int | None = None,
+    ahead: Ahead | None = None,
 ) -> Report:
     log = _Log(codec, records, NoKeyring() if keys is None else keys)
     skipped: Counter[str] = Counter()
     judged: list[Judged] = []
     for key, events in log.journals:
-        if agent_id is None or key == agent_id.encode():
-            judged += _Journal(log, Replay(policy), skipped, since_ms, level).run(events)
+        if ahead is None or key == ahead.agent_id.encode():
+            judged += _Journal(log, Replay(policy), skipped, since_ms, ahead).run(events)
     return report_of(judged, policy, skipped)
 
 
@@ -228,13 +237,13 @@ class _Journal:
     """One pass through the journal of one agent."""
 
     def __init__(
-        self, log: _Log, replay: Replay, skipped: Counter[str], since_ms: int, level: int | None = None
+        self, log: _Log, replay: Replay, skipped: Counter[str], since_ms: int, ahead: Ahead | None = None
     ) -> None:
         self._log = log
         self._replay = replay
         self._skipped = skipped
         self._since_ms = since_ms
-        self._forced = level
+        self._ahead = ahead
         self._came: dict[str, Cause] = {}
         self._decided: set[str] = set()
         self._entries: dict[str, Judged] = {}
@@ -260,7 +269,7 @@ class _Journal:
             # It was judged, and counted, though the decision waits until people have room for one more request.
             found = self._log.intent(self._came.get(event.job_id))
             if not isinstance(found, str):
-                self._replay.judge(*found, event.at_ms, self._forced)
+                self._replay.judge(*found, event.at_ms)
 
     def _decision(self, event: Decision) -> None:
         if event.job_id not in self._decided:  # else it is judged again, after an approval or a lapse
@@ -287,8 +296,8 @@ class _Journal:
 
     def _level(self, event: Decision) -> int | None:
         """The level that the agent had when it was judged, once it had moved: until then any policy gives its own."""
-        if self._forced is not None:
-            return self._forced
+        if self._ahead is not None and self._replay.policy.domain(event.topic) == self._ahead.domain:
+            return self._ahead.level
         moved_ms = self._log.moved_ms.get(event.agent_id)
         return None if moved_ms is None or moved_ms > event.at_ms else event.level
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from sluicegate.policies.autonomy import Counts, Happened, Job, Score, Word, move
+import msgspec
+
+from sluicegate.policies.autonomy import Change, Happened, Job, Score, Word, move
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, JUDGE, Turn, said_by
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -37,28 +39,35 @@ class Trust(Score, kw_only=True):
     """What is remembered of one agent: its score, and what was said of it to whom."""
 
     version: str = ""
-    number: int = 0
-    """How many changes of its level there were."""
     set_offset: int = -1
     """The last command of a person that was taken up."""
     request_id: str | None = None
 
 
-def level(turn: Turn) -> int | None:
-    """The level of the agent whose key this is, now; None without an autonomy document."""
-    found = _trust(turn)
+def level(turn: Turn, topic: str) -> int | None:
+    """The level of the agent whose key this is, for a topic, now; None without an autonomy document."""
+    found = _trust(turn, turn.control.policy.domain(topic))
     return None if found is None else found.level
 
 
-def happened(turn: Turn, word: Word, job: Job | None, job_id: str | None, by: str | None = None) -> None:
-    """Take up what happened to the agent, or to a job of it."""
-    terms, trust = turn.control.policy.autonomy, _trust(turn)
+def lowered(turn: Turn, word: Word, job_id: str | None, by: str | None = None) -> None:
+    """Take up a violation or an incident, which costs the level in every domain."""
+    terms = turn.control.policy.autonomy
+    for domain in () if terms is None else terms.domains:
+        happened(turn, word, None, domain, job_id, by)
+
+
+def happened(turn: Turn, word: Word, job: Job | None, domain: str, job_id: str | None, by: str | None = None) -> None:
+    """Take up what happened to the agent, or to a job of it, in a domain; one that is gone is none."""
+    terms = turn.control.policy.autonomy
+    domain = domain if terms is not None and domain in terms.domains else ""
+    trust = _trust(turn, domain)
     if terms is None or trust is None:
         return
     changes = terms.weigh(trust, Happened(turn.at_ms * 1_000, word), job, terms.grain)
     for change in changes:
-        _changed(turn, trust, change.change, change.level, change.reason, change.before, job_id=job_id, by=by)
-    turn.put(ENTRY, trust)
+        _changed(turn, trust, domain, change, job_id=job_id, by=by)
+    turn.put(_entry(domain), trust)
 
 
 def violated(rules: list[RuleRef]) -> bool:
@@ -68,22 +77,24 @@ def violated(rules: list[RuleRef]) -> bool:
 
 def on_sign_off(turn: Turn, event: Resolution) -> None:
     """A person's word on a promotion, if it is still asked for."""
-    trust = _trust(turn)
-    if trust is None or trust.request_id != event.request_id:
+    terms = turn.control.policy.autonomy
+    found = [(domain, _trust(turn, domain)) for domain in (() if terms is None else terms.domains)]
+    asked = [(domain, trust) for domain, trust in found if trust is not None and trust.request_id == event.request_id]
+    if not asked:
         _note(turn, "not the open request")
         return
+    domain, trust = asked[0]
     trust.request_id = None
-    turn.put(ENTRY, trust)
-    before = trust.number
+    turn.put(_entry(domain), trust)
+    before = turn.card.level_changes
     by = said_by(event)
     if event.outcome == "withdrawn":
         _note(turn, "withdrawn")
     elif event.outcome == "approved":
-        happened(turn, "signed_off", None, None, by)
-        now = turn.get(ENTRY, Trust)
-        _note(turn, "signed off" if now is not None and now.number > before else "signed off, and no longer earned")
+        happened(turn, "signed_off", None, domain, None, by)
+        _note(turn, "signed off" if turn.card.level_changes > before else "signed off, and no longer earned")
     else:
-        happened(turn, "sign_off_refused", None, None, by)
+        happened(turn, "sign_off_refused", None, domain, None, by)
         _note(turn, "refused" if event.outcome == "denied" else "nobody signed it off in time")
 
 
@@ -91,70 +102,76 @@ def _note(turn: Turn, detail: str) -> None:
     turn.journal(Noted, job_id=None, agent_id=turn.key, kind="level", detail=detail)
 
 
-def _trust(turn: Turn) -> Trust | None:
-    """The agent's trust, after whatever was said of it elsewhere was taken up."""
+def _entry(domain: str) -> str:
+    return f"{ENTRY}/{domain}" if domain else ENTRY
+
+
+def _trust(turn: Turn, domain: str) -> Trust | None:
+    """The agent's trust in a domain, after whatever was said of it elsewhere was taken up."""
     policy = turn.control.policy
     terms = policy.autonomy
     if terms is None:
         return None
     agent = policy.agent(turn.key)
-    version, first = "" if agent is None else agent.version, policy.level(turn.key) or 0
-    trust = turn.get(ENTRY, Trust)
+    version, first = "" if agent is None else agent.version, policy.level(turn.key, domain) or 0
+    trust = turn.get(_entry(domain), Trust)
     known = trust is not None
     if trust is None:
         trust = Trust(level=first, version=version)
-    said = turn.control.state.levels.get(turn.key)
+    said = turn.control.state.level_set(turn.key, domain)
     news = said is not None and said.offset > trust.set_offset
     if known and trust.version != version:
-        _begin_anew(turn, trust, version, first)
+        _begin_anew(turn, trust, domain, version, first)
     elif not news:
         return trust
     if said is not None and news:
         trust.set_offset = said.offset
         for change in terms.weigh(trust, Happened(turn.at_ms * 1_000, "level_set", said.level), None, terms.grain):
             reason = change.reason if said.reason is None else said.reason
-            _changed(turn, trust, change.change, change.level, reason, change.before, by=said.by)
-    turn.put(ENTRY, trust)
+            _changed(turn, trust, domain, msgspec.structs.replace(change, reason=reason), by=said.by)
+    turn.put(_entry(domain), trust)
     return trust
 
 
-def _begin_anew(turn: Turn, trust: Trust, version: str, first: int) -> None:
+def _begin_anew(turn: Turn, trust: Trust, domain: str, version: str, first: int) -> None:
     """Another version of an agent is another agent, with the level that `agents.yaml` gives it."""
     former, trust.version = trust.version, version
-    _changed(turn, trust, "anew", first, f"version `{version}` after `{former}`", move(trust, first))
+    change = Change("set", first, f"version `{version}` after `{former}`", move(trust, first))
+    _changed(turn, trust, domain, change, word="anew")
 
 
 def _changed(
     turn: Turn,
     trust: Trust,
-    change: LevelWord,
-    level: int,
-    reason: str,
-    before: Counts,
+    domain: str,
+    change: Change,
     *,
+    word: LevelWord | None = None,
     job_id: str | None = None,
     by: str | None = None,
 ) -> None:
     """Journal one change; what it makes void is withdrawn, what it asks for is asked."""
+    reason, before = change.reason, change.before
     if trust.request_id is not None:
         withdrawn = RequestWithdrawn(request_id=trust.request_id, desk=DEFAULT_DESK, origin="gate", reason=reason)
         turn.send("approval.requests", DEFAULT_DESK, withdrawn, derived_id("withdrawal", trust.request_id))
         trust.request_id = None
-    trust.number += 1
-    if change == "requested":
-        trust.request_id = derived_id("level", turn.key, trust.number, turn.card.seq)
-        _ask(turn, trust, level, reason, before)
+    turn.card.level_changes += 1
+    number = turn.card.level_changes
+    if change.change == "requested":
+        trust.request_id = derived_id("level", turn.key, number, turn.card.seq)
+        _ask(turn, trust, domain, change)
     event = LevelChanged(
         cause=turn.cause,
         at_ms=turn.at_ms,
-        number=trust.number,
+        number=number,
         control_offset=turn.control.offset,
         judge=JUDGE,
         agent_id=turn.key,
         agent_version=trust.version,
-        change=change,
+        change=change.change if word is None else word,
         level_before=before.level,
-        level=level,
+        level=change.level,
         reason=reason,
         successes_count=before.successes,
         errors_count=before.errors,
@@ -163,20 +180,23 @@ def _changed(
         job_id=job_id,
         request_id=trust.request_id,
         by=by,
+        domain=domain or None,
         policy_snapshot=turn.control.policy.snapshot_name,
     )
-    turn.send(TOPIC, turn.key, event, f"gate/{turn.key}/level/{trust.number}")
+    turn.send(TOPIC, turn.key, event, f"gate/{turn.key}/level/{number}")
 
 
-def _ask(turn: Turn, trust: Trust, level: int, reason: str, before: Counts) -> None:
+def _ask(turn: Turn, trust: Trust, domain: str, change: Change) -> None:
     """Ask a person to sign a promotion off, with the whole case."""
+    before = change.before
     policy = turn.control.policy
     agent = policy.agent(turn.key)
     case = {
         "agent_id": turn.key,
         "agent_version": trust.version,
         "level": before.level,
-        "level_asked_for": level,
+        "level_asked_for": change.level,
+        **({"domain": domain} if domain else {}),
         **({} if policy.autonomy is None else policy.autonomy.case(before)),
     }
     content, salt = json.dumps(case, sort_keys=True).encode(), bytes(SALT_BYTES)
@@ -195,12 +215,13 @@ def _ask(turn: Turn, trust: Trust, level: int, reason: str, before: Counts) -> N
         topic=TOPIC,
         payload=seal(content, salt),
         job_hash=job_hash(content, TOPIC, turn.key, [], salt),
-        reason=f"level {level} is asked for: {reason}",
+        reason=f"level {change.level} is asked for{f' in {domain}' if domain else ''}: {change.reason}",
         policy_snapshot=policy.snapshot_name,
         policy_digest=policy.snapshot_digest,
         attempt=0,
         created_at_ms=turn.at_ms,
         expires_at_ms=turn.at_ms + SIGN_OFF_SEC * 1_000,
         level=before.level,
+        domain=domain or None,
     )
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)

@@ -66,6 +66,7 @@ class ApprovalRequest(msgspec.Struct, kw_only=True):
     ended: JobOutcome | None = None
     approved_by: list[str] = []
     escalates_to: str | None = None
+    domain: str | None = None
 
 
 class RequestWithdrawn(msgspec.Struct, kw_only=True):

@@ -64,6 +64,7 @@ class Command(msgspec.Struct, kw_only=True):
     commitment: str | None = None
     scale: str | None = None
     revealed: str | None = None
+    domain: str | None = None
 
 
 class SnapshotPublished(msgspec.Struct, kw_only=True):

@@ -31,6 +31,7 @@ class LevelChanged(msgspec.Struct, kw_only=True):
     job_id: str | None = None
     request_id: str | None = None
     by: str | None = None
+    domain: str | None = None
     policy_snapshot: str
 
 

@@ -31,7 +31,16 @@ from sluicegate.streams.control_scopes import (
     scope_fault,
     with_stop,
 )
-from sluicegate.streams.control_state import SNAPSHOTS, ControlState, Folded, LevelSet, Proposal, Snapshot, StepSettings
+from sluicegate.streams.control_state import (
+    SNAPSHOTS,
+    ControlState,
+    Folded,
+    LevelSet,
+    Proposal,
+    Snapshot,
+    StepSettings,
+    level_name,
+)
 from sluicegate.streams.control_terms import (
     PROPOSAL_MS_MAX,
     Person,
@@ -294,9 +303,10 @@ def _scoped(state: ControlState, record: Record, event: Command) -> ControlState
         kind, _, agent_id = event.scope.partition(":")
         if kind != "agent" or event.level is None or not 0 <= event.level <= LEVEL_MAX:
             return _refused(state, event.command_id, "bad_level")
-        if agent_id not in state.levels and len(state.levels) >= LEVELS_MAX:
+        whose = level_name(agent_id, event.domain or "")
+        if whose not in state.levels and len(state.levels) >= LEVELS_MAX:
             return _refused(state, event.command_id, "too_many_levels")
-        changes["levels"] = {**state.levels, agent_id: LevelSet(record.offset, event.level, event.by, event.reason)}
+        changes["levels"] = {**state.levels, whose: LevelSet(record.offset, event.level, event.by, event.reason)}
     return _took(state, event.command_id, **changes)
 
 

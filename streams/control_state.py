@@ -81,6 +81,11 @@ class LevelSet(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+def level_name(agent_id: str, domain: str) -> str:
+    """Under which name stands what operators said of an agent, or of an agent in one domain."""
+    return f"{agent_id}\n{domain}" if domain else agent_id
+
+
 class ControlState(msgspec.Struct, frozen=True):
     """The state after the command at ``offset`` (-1 before any). ``at_ms`` is the log time reached.
 
@@ -97,7 +102,7 @@ class ControlState(msgspec.Struct, frozen=True):
     revocations: tuple[Revocation, ...] = ()
     glasses: tuple[Glass, ...] = ()
     levels: dict[str, LevelSet] = {}
-    """The last level that operators gave each agent."""
+    """The last level that operators gave each agent, and each agent in a domain; by `level_name`."""
     epochs: tuple[Epoch, ...] = ()
     """Epochs of sampled audit whose keys are not revealed, in order; the last one goes on."""
     proposed: Proposal | None = None
@@ -121,6 +126,11 @@ class ControlState(msgspec.Struct, frozen=True):
         nobody, one that comes too late costs the attempt.
         """
         return self.settings.attempt_lease_sec if self.shortest_lease_sec is None else self.shortest_lease_sec
+
+    def level_set(self, agent_id: str, domain: str) -> LevelSet | None:
+        """What operators said last of an agent's level in a domain: of this domain, or of all."""
+        found = [self.levels.get(agent_id)] + ([self.levels.get(level_name(agent_id, domain))] if domain else [])
+        return max((each for each in found if each is not None), key=lambda each: each.offset, default=None)
 
     def paused(self, agent_id: str, topic: str, tags: Collection[str], job_id: str) -> str | None:
         """The first paused scope that covers a job, or None."""
