@@ -136,6 +136,14 @@ def _trust(stage: Stage, findings: Findings, size: Size) -> None:
     trust.measure(findings, trust.WHOLE if size.rounds > 1 else trust.TINY)
 
 
+def _trust_cost(stage: Stage, findings: Findings, size: Size) -> None:
+    from sluicegate.bench import trust_cost
+
+    whole = size.rounds > 1
+    agents = trust_cost.AGENTS if whole else 100
+    trust_cost.measure(findings, rounds=size.rounds, count=min(size.intents, 4_000), agents=agents)
+
+
 def _jobs(stage: Stage, findings: Findings, size: Size) -> None:
     from sluicegate.bench import jobs
 
@@ -155,6 +163,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Stage, Findings, Size], None]]] = {
     "detection": _detection,
     "sealing": _sealing,
     "trust": _trust,
+    "trust-cost": _trust_cost,
     "jobs": _jobs,
 }
 

@@ -50,10 +50,26 @@ LEFT_OUT: Final = ("agents.yaml", "support-routine.yaml")
 """What is measured first is what it was before there were facts: a policy whose rules ask for none."""
 
 
-def write_policy(shipped: Path, folder: Path, rules: int = 0) -> None:
+LEVELS: Final = {
+    "autonomy_levels": {"level_0": {"name": "all", "rules": [{"match": {"topics": ["*"]}, "decision": "allow"}]}},
+    "promotion_criteria": {
+        "min_successful_actions": 50,
+        "max_error_rate": 0.02,
+        "review_period_days": 7,
+        "requires_human_sign_off": True,
+    },
+    "demotion_triggers": ["policy_violation", "safety_incident", {"error_rate_above": 0.05}],
+}
+AUDIT: Final = {
+    "audit": {"sampling": {"rate": 0.1, "strategy": "stratified", "weights": {"risk_tags": {"prod": 3.0, "read": 0.5}}}}
+}
+
+
+def write_policy(shipped: Path, folder: Path, rules: int = 0, *, trust: bool = False) -> None:
     """Write the shipped bundle into a folder, with these agents instead of its own, and ``rules`` more rules.
 
-    The additional rules ask for every fact there is, and decide nothing that is not decided without them.
+    The additional rules ask for every fact there is, and decide nothing that is not decided without them; ``trust``
+    adds levels, of which the first allows everything, and audits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: text for name, text in read_folder(shipped).items() if name not in LEFT_OUT}
@@ -62,6 +78,8 @@ def write_policy(shipped: Path, folder: Path, rules: int = 0) -> None:
         actions = yaml.safe_load(files["actions.yaml"])
         actions["actions"].append(FACTS)
         files["actions.yaml"] = yaml.safe_dump(actions)
+    if trust:
+        files["levels.yaml"], files["audit.yaml"] = yaml.safe_dump(LEVELS), yaml.safe_dump(AUDIT)
     enrolled = [{"id": name, "owner": "rosa", "version": "1", "key": {"kind": "hmac"}} for name in agents()]
     files["agents.yaml"] = yaml.safe_dump({"agents": enrolled})
     for name, text in files.items():
@@ -105,10 +123,17 @@ class Message(msgspec.Struct, frozen=True):
 class Scribe:
     """Signs intents as every agent of a tenant."""
 
-    def __init__(self, codec: Codec, tenant: str, master: bytes, sealed_by: Keyring | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        tenant: str,
+        master: bytes,
+        sealed_by: Keyring | None = None,
+        agents_count: int | None = None,
+    ) -> None:
         self._codec, self._sealed_by = codec, NoKeyring() if sealed_by is None else sealed_by
         self._tenant = tenant
-        self._agents = agents()
+        self._agents = agents()[:agents_count]
         self._keys = {name: HmacKey(f"agent/{name}", agent_secret(master, name)) for name in self._agents}
 
     def message(self, series: str, number: int, now_ms: int) -> Message:

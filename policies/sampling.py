@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -119,7 +120,13 @@ def _holds(tests: tuple[FactTest, ...], facts: Mapping[str, FactValue]) -> bool:
 def drawn(key: bytes, agent_id: str, job_id: str, probability: Decimal) -> bool:
     """Whether a job is drawn under an epoch's key: 8 bytes of the HMAC, over 2^64, lie below its probability."""
     number = int.from_bytes(hmac.digest(key, framed(_encoded(agent_id), _encoded(job_id)), hashlib.sha256)[:8])
-    return number < Fraction(probability) * _SPACE
+    return number < _limit(probability)
+
+
+@lru_cache(maxsize=1_024)
+def _limit(probability: Decimal) -> int:
+    """The least whole number that is not below a probability's share of the space."""
+    return math.ceil(Fraction(probability) * _SPACE)
 
 
 def probability_text(probability: Decimal) -> str:

@@ -198,6 +198,9 @@ def on_finding(turn: Turn, event: Resolution) -> None:
         turn.journal(Noted, job_id=event.job_id, agent_id=turn.key, kind="finding", detail="not the open sample")
         return
     turn.journal(Noted, job_id=event.job_id, agent_id=turn.key, kind="finding", detail=f"{word} by {by}")
+    if word == "harmful":  # an incident on record; what the level loses by it, it loses as an error
+        said = f"found harmful: {event.error_class}, {event.severity}"
+        turn.journal(Noted, job_id=event.job_id, agent_id=turn.key, kind="incident", detail=said)
     turn.card.audits += 1
     finding = Finding(
         cause=turn.cause,

@@ -88,6 +88,7 @@ class Control:
         self.said: Mapping[Place, AuditDrawn] | None = None
         """What the log says was drawn, by cause; only `verify` has it."""
         self._epoch_keys = epoch_keys
+        self._epochs: dict[int, bytes | None] = {}
         self._master = master
         self._operators = operators
         self._keys: dict[str, Verifier] = {}
@@ -123,8 +124,10 @@ class Control:
 
     def epoch_key(self, epoch: Epoch) -> bytes | None:
         """The key of an epoch of sampled audit; None where nobody here has the one that was committed to."""
-        key = None if self._epoch_keys is None else self._epoch_keys(epoch.number)
-        return key if key is not None and commitment_of(key) == epoch.commitment else None
+        if epoch.number not in self._epochs:
+            key = None if self._epoch_keys is None else self._epoch_keys(epoch.number)
+            self._epochs[epoch.number] = key if key is not None and commitment_of(key) == epoch.commitment else None
+        return self._epochs[epoch.number]
 
     def said_drawn(self, cause: Cause) -> AuditDrawn | None:
         """What `verify` knows of a draw; None wherever something is drawn."""

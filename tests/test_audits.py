@@ -16,6 +16,7 @@ from sluicegate.schemas.events import (
     Decision,
     Finding,
     LevelChanged,
+    Noted,
     Refused,
     RequestEscalated,
     RequestOpened,
@@ -225,6 +226,8 @@ def test_a_sample_outlives_the_memory_of_its_job(world: World) -> None:
     run(world, "later", "job.x")
     find(world, job, "harmful")
     assert world.last("agent.audits", Finding).finding == "harmful"
+    note = world.last("job.decisions", Noted)
+    assert (note.kind, note.job_id, note.detail) == ("incident", job, "found harmful: wrong-customer, high")
     assert world.verified().clean
 
 

@@ -33,6 +33,7 @@ SIZES = {
     "detection": 0,
     "sealing": 2,
     "trust": 0,
+    "trust-cost": 3,
     "jobs": 3,
 }
 """How many figures each measurement gives in its quick form."""
