@@ -46,7 +46,7 @@ def agents() -> tuple[str, ...]:
     return tuple(sorted(name for names in found for name in names))
 
 
-LEFT_OUT: Final = ("agents.yaml", "support-routine.yaml")
+LEFT_OUT: Final = ("agents.yaml", "support-routine.yaml", "apprenticeship.yaml", "audit-policy.yaml")
 """What is measured first is what it was before there were facts: a policy whose rules ask for none."""
 
 

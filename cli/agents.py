@@ -1,4 +1,4 @@
-"""`sluicegate agents`: enrol an agent (document, login, key), list who is enrolled."""
+"""`sluicegate agents`: enrol an agent (document, login, key), list who is enrolled, report an incident of one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sluicegate.schemas.errors import BadInput, Unavailable
 if TYPE_CHECKING:
     from sluicegate.streams.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Enrol agents and list them.")
+app = typer.Typer(no_args_is_help=True, help="Enrol agents, list them, report incidents of theirs.")
 
 FILE = "agents.yaml"
 PoliciesOption = Annotated[
@@ -96,6 +96,28 @@ def _login(found: Settings, agent: str) -> str | None:
     except Unavailable:
         return None
     return agent
+
+
+@app.command()
+def incident(
+    agent: Annotated[str, typer.Argument(help="The agent's id.", show_default=False)],
+    kind: Annotated[str, typer.Option("--kind", help="What kind it is, such as `safety`.", show_default=False)],
+    note: Annotated[str, typer.Option("--note", help="What happened.", show_default=False)],
+    job: Annotated[str, typer.Option("--job", help="The job it happened in.")] = "",
+    monitor: Annotated[
+        str, typer.Option("--monitor", envvar="SLUICEGATE_AS_MONITOR", help="The monitor whose key signs.")
+    ] = "monitor",
+    as_json: JsonOption = False,
+) -> None:
+    """Report an incident of an agent: unless its policy says otherwise, it is at level 0 before its next intent."""
+    from sluicegate.clients.monitor import Monitor
+
+    out = Output(as_json)
+    with Monitor(settings(), monitor) as speaking:
+        incident_id = speaking.report(agent, kind, note, job or None)
+    out.result({"incident_id": incident_id, "agent": agent, "kind": kind, "job": job or None, "monitor": monitor})
+    out.say(f"{incident_id} of {visible(agent)} is on record")
+    out.next(f"sluicegate autonomy history {agent} --wait 10")
 
 
 @app.command("list")

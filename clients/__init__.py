@@ -1,4 +1,4 @@
-"""What users call: `Agent`, `Worker`, `Reviewer`, their asyncio forms, `Stopped`. Needs neither Quix nor Faust."""
+"""What users call: `Agent`, `Worker`, `Reviewer`, their asyncio forms, `Monitor`, `Stopped`; no Quix, no Faust."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sluicegate.clients.agent import Agent, AsyncAgent
+    from sluicegate.clients.monitor import Monitor
     from sluicegate.clients.reviewer import AsyncReviewer, Reviewer
     from sluicegate.clients.stopping import Stopped
     from sluicegate.clients.worker import Worker
 
-__all__ = ["Agent", "AsyncAgent", "AsyncReviewer", "Reviewer", "Stopped", "Worker"]
+__all__ = ["Agent", "AsyncAgent", "AsyncReviewer", "Monitor", "Reviewer", "Stopped", "Worker"]
 _HOMES: Final = {
     "Agent": "agent",
     "AsyncAgent": "agent",
     "AsyncReviewer": "reviewer",
+    "Monitor": "monitor",
     "Reviewer": "reviewer",
     "Stopped": "stopping",
 }

@@ -11,7 +11,7 @@ from sluicegate.clients.outcomes import Handle
 from sluicegate.clients.pending import Pending
 from sluicegate.clients.reviewer import Reviewer
 from sluicegate.clients.worker import Worker
-from sluicegate.examples import output_scenes, support_scenes
+from sluicegate.examples import output_scenes, support_scenes, trust_scenes
 from sluicegate.examples.stage import Stage
 from sluicegate.schemas.events import (
     ApprovalRequest,
@@ -47,6 +47,7 @@ def workers(settings: Settings) -> list[Worker]:
         return known
 
     output_scenes.handle(ordinary)
+    trust_scenes.handle(ordinary)
 
     @ordinary.handles("job.*.external-api")
     def call_out(call: Call) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def play(stage: Stage) -> Jobs:
     finally:
         for client in (deployer, researcher, cleaner, ken, mei):
             client.close()
-    return {**jobs, **support_scenes.play(stage), **output_scenes.play(stage)}
+    return {**jobs, **support_scenes.play(stage), **output_scenes.play(stage), **trust_scenes.play(stage)}
 
 
 def _read(stage: Stage, agent: Agent) -> str:

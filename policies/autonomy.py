@@ -153,6 +153,8 @@ class AutonomyTerms:
         self._domains = [(name, tuple(map(Glob, document.domains[name]))) for name in sorted(document.domains)]
         criteria = document.promotion_criteria
         self._criteria = criteria
+        said = None if criteria is None else criteria.topics
+        self._counted = None if said is None else tuple(map(Glob, said))
         self.period = None if criteria is None else round(_exact(criteria.review_period_days) * DAY_MICROS)
         self._rate_max = Fraction(0) if criteria is None else _exact(criteria.max_error_rate)
         triggers = document.demotion_triggers
@@ -181,6 +183,10 @@ class AutonomyTerms:
     def domain(self, topic: str) -> str:
         """The domain of a topic."""
         return next((name for name, globs in self._domains if any(glob.matches(topic) for glob in globs)), "")
+
+    def counts(self, topic: str) -> bool:
+        """Whether jobs of a topic count for a level."""
+        return self._counted is None or any(glob.matches(topic) for glob in self._counted)
 
     def lacking(self, score: Score) -> str | None:
         """What is missing for the next level, or None: then it may be asked for."""

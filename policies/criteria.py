@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from sluicegate.policies.fields import Count, OpenRate, Positive, Rate, Strict
+from sluicegate.policies.fields import Count, OpenRate, Patterns, Positive, Rate, Strict
 
 
 class Evidence(Strict):
@@ -27,6 +27,8 @@ class PromotionCriteria(Strict):
     review_period_days: Annotated[float, Field(gt=0)]
     requires_human_sign_off: bool
     evidence: Evidence | None = None
+    topics: Patterns | None = None
+    """The topics of the jobs that count, as success, error or label; by default all."""
 
 
 class Drift(Strict):

@@ -56,7 +56,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     topic: str
     inclusion: Inclusion
     scored: Scored
-    domain: str = ""
+    domain: str | None = None
 
 
 def _name(request_id: str) -> str:

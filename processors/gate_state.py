@@ -115,8 +115,8 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Whether it went beyond a constraint: then it is no success."""
     scored: Scored = msgspec.field(default_factory=Scored)
     """What it counts as in its agent's trust."""
-    domain: str = ""
-    """The domain in which it does."""
+    domain: str | None = None
+    """The domain in which it does; None where it counts for nothing."""
     inclusion: Inclusion | None = None
     """How likely it is looked at when it is over; None where no policy audits it."""
     facts: list[Fact] = []

@@ -57,8 +57,18 @@ def lowered(turn: Turn, word: Word, job_id: str | None, by: str | None = None) -
         happened(turn, word, None, domain, job_id, by)
 
 
-def happened(turn: Turn, word: Word, job: Job | None, domain: str, job_id: str | None, by: str | None = None) -> None:
-    """Take up what happened to the agent, or to a job of it, in a domain; one that is gone is none."""
+def domain(turn: Turn, topic: str) -> str | None:
+    """The domain in which a job of this topic counts; None where it counts for nothing."""
+    terms = turn.control.policy.autonomy
+    return None if terms is None or not terms.counts(topic) else terms.domain(topic)
+
+
+def happened(
+    turn: Turn, word: Word, job: Job | None, domain: str | None, job_id: str | None, by: str | None = None
+) -> None:
+    """Take up what happened to the agent, or to a job of it, in a domain; one that is gone is that of no topic."""
+    if domain is None:
+        return
     terms = turn.control.policy.autonomy
     domain = domain if terms is not None and domain in terms.domains else ""
     trust = _trust(turn, domain)

@@ -438,3 +438,17 @@ def test_the_next_level_is_tried_in_its_domain_only(domains: World) -> None:
     policy = compile_bundle(parse_bundle(files(**{"levels.yaml": DOMAINS})))
     found = impact_of_level(domains.records(), CODEC, policy, "deployer", 2, domain="pay")
     assert [each.job_id for each in found.widened] == ["b"]
+
+
+def test_only_jobs_of_the_named_topics_count() -> None:
+    """What is done elsewhere earns nothing and costs nothing; a violation costs the level wherever it happens."""
+    levels = AUTONOMY.replace("promotion_criteria:", 'promotion_criteria:\n  topics: ["job.crm.*"]')
+    world = World(files(**{"levels.yaml": levels}))
+    for number in range(4):
+        run(world, f"x{number}", "job.x.read", succeeded=number < 3)
+    assert changes(world) == []
+    climb(world)
+    assert world.events("agent.autonomy", LevelChanged)[0].errors_count == 0
+    world.submit("bad", "job.forbidden")
+    assert changes(world)[-1] == ("demoted", 1, 0)
+    assert world.verified().clean
