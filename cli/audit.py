@@ -1,4 +1,4 @@
-"""`sluicegate audit`: the reading room, over the projector's loopback service."""
+"""`sluicegate audit`: the reading room, over the projector's loopback service; draws and the report on samples."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import typer
 
 from sluicegate.cli import output
 from sluicegate.cli.audit_draw import draw
+from sluicegate.cli.audit_report import report
 from sluicegate.cli.configuration import settings
 from sluicegate.cli.output import JsonOption, Output
 
 if TYPE_CHECKING:
     from sluicegate.clients.auditor import Auditor, Table
 
-app = typer.Typer(no_args_is_help=True, help="Read what happened: one job's timeline, or SQL over the whole log.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Read what happened: one job's timeline, SQL over the whole log, how often jobs were wrong.",
+)
 
 app.command()(draw)
+app.command()(report)
 
 TIMELINE: Final = ("timestamp", "topic", "partition", "offset", "type", "request_id", "outcome", "by", "reason")
 """What people read of a timeline; bodies and hashes are in --json."""

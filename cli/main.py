@@ -7,7 +7,19 @@ from collections.abc import Sequence
 
 import typer
 
-from sluicegate.cli import agents, approvals, audit, autonomy, control, dead_letters, job, output, output_review, policy
+from sluicegate.cli import (
+    agents,
+    approvals,
+    audit,
+    autonomy,
+    confidence,
+    control,
+    dead_letters,
+    job,
+    output,
+    output_review,
+    policy,
+)
 from sluicegate.cli.bench import bench
 from sluicegate.cli.erase import erase
 from sluicegate.cli.run import run as run_verb
@@ -57,6 +69,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(control.app, name="control")
 app.add_typer(audit.app, name="audit")
 app.add_typer(autonomy.app, name="autonomy")
+app.add_typer(confidence.app, name="confidence")
 app.command()(tail)
 app.command()(verify)
 app.command()(erase)
