@@ -158,20 +158,22 @@ def estimate(sets: Sequence[tuple[Decimal, Sampled]], confidence: Fraction) -> E
     """The error rate of all jobs in these sets, each with its inclusion probability.
 
     Horvitz and Thompson (A generalization of sampling without replacement from a finite universe, 1952): each wrong job
-    stands for 1/p jobs. What was drawn and is not judged yet carries no weight in the rate, and widens the bounds.
+    stands for 1/p jobs. What was drawn and is not judged yet carries no weight in the rate, and widens the bounds; a set
+    of which nobody has judged anything yet is left out of the rate, which is then that of the others.
     """
     population = sum(each.population for _, each in sets)
     judged = sum(each.judged for _, each in sets)
     low = high = 0
-    told = Fraction(0)
+    told, answered_for = Fraction(0), 0
     for probability, each in sets:
         share = 1 - (1 - confidence) / len(sets)
         least, most = wrong_in(each, share)
         low, high = low + least, high + most
+        answered_for += each.population if each.judged or not each.waiting else 0
         if each.judged:
             answered = Fraction(each.judged, each.judged + each.waiting)
             told += Fraction(each.wrong) / (Fraction(probability) * answered)
-    rate = None if not judged else _rounded(min(Fraction(1), told / population))
+    rate = None if not judged else _rounded(min(Fraction(1), told / answered_for))
     return Estimate(
         population=population,
         judged=judged,

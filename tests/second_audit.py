@@ -50,7 +50,7 @@ def rates_by(jobs: Sequence[Job], name_of: Callable[[AuditDrawn], str]) -> dict[
 def rate_of(jobs: Sequence[Job]) -> dict[str, Any]:
     """Counts, the Horvitz-Thompson estimate of the rate, and its exact 95 % bounds."""
     chances = sorted({chance_of(each) for each in jobs})
-    told, low, high = Fraction(0), 0, 0
+    told, low, high, answered_for = Fraction(0), 0, 0, 0
     for chance in chances:
         group = [each for each in jobs if chance_of(each) == chance]
         judged = sum(each[1] is not None for each in group)
@@ -62,6 +62,7 @@ def rate_of(jobs: Sequence[Job]) -> dict[str, Any]:
         # As right as can be below, as wrong as can be above: a count is possible where its tail is not too small.
         low += min(each for each in possible if tail_above(len(group), each, size, wrong) > each_risk)
         high += max(each for each in possible if tail_below(len(group), each, size, wrong + waiting) > each_risk)
+        answered_for += len(group) if judged or not waiting else 0
         if judged:
             told += wrong / chance * Fraction(size, judged)
     judged = sum(each[1] is not None for each in jobs)
@@ -73,7 +74,7 @@ def rate_of(jobs: Sequence[Job]) -> dict[str, Any]:
         "waiting": sum(each[0].drawn and each[1] is None for each in jobs),
         "wrong": sum(map(is_wrong, jobs)),
         "harmful": sum(each[1] is not None and each[1].finding == "harmful" for each in jobs),
-        "rate": rounded(min(Fraction(1), told / len(jobs))) if judged else None,
+        "rate": rounded(min(Fraction(1), told / answered_for)) if judged else None,
         "low": rounded(Fraction(low, len(jobs))),
         "high": rounded(Fraction(high, len(jobs))),
     }

@@ -84,6 +84,15 @@ def test_sets_join_by_their_probabilities() -> None:
     assert estimate([(Decimal("0.1"), Sampled(9, 0, 0))], SURE).rate is None
 
 
+def test_what_nobody_has_judged_yet_is_no_sign_of_being_right() -> None:
+    """A set with samples and no judgement is left out of the rate; one of which nothing was drawn is in it."""
+    judged = (Decimal("0.5"), Sampled(100, 50, 5))
+    assert estimate([judged, (Decimal("0.1"), Sampled(900, 0, 0, waiting=90))], SURE).rate == Decimal("0.1")
+    assert estimate([judged, (Decimal("0.001"), Sampled(900, 0, 0))], SURE).rate == Decimal("0.01")
+    half = estimate([(Decimal("0.5"), Sampled(100, 25, 5, waiting=25))], SURE)
+    assert half.rate == Decimal("0.2")
+
+
 @pytest.mark.parametrize(
     ("defect", "probability", "wanted"),
     [("0.01", "0.1", 2_995), ("0.1", "0.1", 299), ("1", "1", 1), ("0", "0.5", None)],
