@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sluicegate.cli.audit_report import say_report as say_audit
 from sluicegate.cli.impact_words import say_report
 from sluicegate.cli.log_reading import log_topics, read_log
 from sluicegate.cli.output import Output
@@ -21,15 +22,18 @@ from sluicegate.cli.prepare import Prepared, prepare
 from sluicegate.cli.verify import verify_live
 from sluicegate.clients.auditor import Auditor, Table
 from sluicegate.clients.worker import Worker
-from sluicegate.examples import attacks, scenes
+from sluicegate.examples import attacks, scenes, trust_scenes
 from sluicegate.examples.stage import EXPECT_SEC, Stage
 from sluicegate.infra.supervisor import PROCESSORS, Supervisor
 from sluicegate.policies.compile import compile_bundle
 from sluicegate.policies.difference import difference
 from sluicegate.policies.load import parse_bundle, read_folder
+from sluicegate.processors.audit_log import NEEDED as AUDIT_NEEDED
+from sluicegate.processors.audit_report import report_of_log
 from sluicegate.processors.impact_replay import NEEDED, impact_of_log
 from sluicegate.processors.run import step_keyring
 from sluicegate.schemas.errors import SluicegateError
+from sluicegate.streams.keys import trusted_operators
 from sluicegate.streams.settings import Settings
 
 READY_SEC = 90.0
@@ -114,6 +118,7 @@ def _play(prepared: Prepared, options: argparse.Namespace) -> list[str]:
             worker.stop()
         stage.close()
     _impact(stage)
+    _estimate(stage)
     _audit(stage, jobs)
     _verify(stage, options.copy)
     return stage.missed
@@ -140,6 +145,17 @@ def _impact(stage: Stage) -> None:
     say_report(Output(as_json=False), report, recorded=False)
     if not any(change.job_id == "delete-bucket" for change in report.widened):
         stage.miss("the impact report did not name the deletion that people had denied and the new rule lets through")
+
+
+def _estimate(stage: Stage) -> None:
+    stage.title("What the articles that were looked at say of all of them (sluicegate audit report --period 1d)")
+    log = read_log(stage.settings, only=AUDIT_NEEDED)
+    newest_ms = max(record.timestamp_ms for record in log.records)
+    period, operators = (0, newest_ms + 1), trusted_operators(stage.settings)
+    report = report_of_log(log.records, stage.codec, log.tenant, operators, period, trust_scenes.WHO)
+    say_audit(Output(as_json=False), report)
+    if report.whole.wrong != 1 or not report.whole.low < report.whole.high:
+        stage.miss("the audit report did not estimate the error rate from the one article that was found wrong")
 
 
 def _audit(stage: Stage, jobs: scenes.Jobs) -> None:

@@ -158,8 +158,8 @@ def estimate(sets: Sequence[tuple[Decimal, Sampled]], confidence: Fraction) -> E
     """The error rate of all jobs in these sets, each with its inclusion probability.
 
     Horvitz and Thompson (A generalization of sampling without replacement from a finite universe, 1952): each wrong job
-    stands for 1/p jobs. What was drawn and is not judged yet carries no weight in the rate, and widens the bounds; a set
-    of which nobody has judged anything yet is left out of the rate, which is then that of the others.
+    stands for 1/p jobs. What was drawn and is not judged yet carries no weight in the rate, and widens the bounds; a
+    set of which nobody has judged anything yet is left out of the rate, which is then that of the others.
     """
     population = sum(each.population for _, each in sets)
     judged = sum(each.judged for _, each in sets)

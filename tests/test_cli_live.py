@@ -16,6 +16,8 @@ from fixtures_kafka import RunningBroker
 from fixtures_up import Tenant, running_up
 
 from sluicegate.cli.main import run
+from sluicegate.clients.call import Call
+from sluicegate.clients.worker import Worker
 from sluicegate.streams.kafka import Publisher
 
 TENANT = "cli"
@@ -210,8 +212,64 @@ def test_a_level_is_given_with_a_reason_and_every_gate_knows(cli: Cli, up: Tenan
     assert (found["kind"], found["scope"], found["level"]) == ("set_level", "agent:deployer", 1)
     assert cli("autonomy", "set", "deployer", "1").code == 2
     assert cli("autonomy", "history", "no'body").code == 2
-    said = cli("autonomy", "history", "--wait", "20")
-    assert (said.code, said.out.strip()) == (1, "no level has moved")  # this tenant's bundle has no levels
+    cli.held()
+    rows = cli("autonomy", "history", "deployer", "--wait", "20", "--json").json()["rows"]
+    assert [(each["change"], each["level"], each["reason"]) for each in rows] == [
+        ("set", 1, "ran for a year elsewhere")
+    ]
+
+
+def test_an_incident_costs_the_level(cli: Cli) -> None:
+    """Reported by the monitor with a key here; another one has none, and an incident says what happened."""
+    said = cli("agents", "incident", "deployer", "--kind", "safety", "--note", "it deployed on a Sunday", "--json")
+    assert said.code == 0, said
+    assert cli("agents", "incident", "deployer", "--kind", "safety", "--note", " ").code == 2
+    assert cli("agents", "incident", "deployer", "--kind", "x", "--note", "y", "--monitor", "nobody").code == 2
+    rows = cli("autonomy", "history", "deployer", "--wait", "20", "--json").json()["rows"]
+    last = rows[-1]
+    assert (last["change"], last["level"], last["by"]) == ("demoted", 0, "monitor/monitor")
+    preview = cli("autonomy", "preview", "deployer", "1", "--json")
+    assert preview.code == 0, preview
+    assert preview.json()["intents"] > 0
+    assert cli("autonomy", "preview", "deployer", "7").code == 2
+
+
+def test_a_finished_job_is_looked_at_found_wrong_and_counted(cli: Cli, up: Tenant, tmp_path: Path) -> None:
+    """A refund that must be looked at: its approver may not judge it, another person's word is a finding."""
+    assert cli("audit", "report", "--period", "1d").code == 1  # nothing has finished yet
+    order = '{"order":{"id":"o-1","total_usd":6000,"age_days":3},"customer":{"prior_refunds_this_quarter":0}}'
+    said = cli("job", "submit", "job.support.refund", order, "--agent", "supporter", "--wait", "5", "--json").json()
+    worker = Worker(up.settings(), "default")
+
+    @worker.handles("job.support.*", spends=("max_amount_usd",))
+    def refund(call: Call) -> dict[str, Any]:
+        call.budget("max_amount_usd").spend(1500)
+        return {"refunded": 1500}
+
+    worker.start()
+    try:
+        assert cli("approvals", "approve", said["decision"]["request_id"], "--as", "mei").code == 0
+        done = cli("job", "status", said["job_id"], "--agent", "supporter", "--wait", "30")
+        assert done.code == 0, done
+    finally:
+        worker.stop()
+    queue = cli("approvals", "list", "--as", "mei", "--json").json()
+    (request,) = [each["request_id"] for each in queue if each["kind"] == "audit"]
+    shown = cli("approvals", "show", request, "--as", "mei").out
+    assert "approved by mei" in shown
+    assert '"refunded": 1500' in shown
+    assert cli("approvals", "finding", request, "wrong", "--as", "rosa").code == 2  # an error has a class and more
+    said_of_it = ("--class", "wrong-customer", "--severity", "high", "--note", "paid to somebody else")
+    refused = cli("approvals", "finding", request, "wrong", *said_of_it, "--as", "mei")
+    assert (refused.code, refused.out.startswith("refused [own_approval]")) == (1, True)
+    assert cli("approvals", "finding", request, "wrong", *said_of_it, "--as", "rosa").code == 0
+    page = tmp_path / "report.html"
+    report = cli("audit", "report", "--period", "1d", "--html", str(page), "--json")
+    assert report.code == 0, report
+    found = report.json()
+    assert (found["whole"]["jobs"], found["whole"]["wrong"], found["whole"]["rate"]) == (1, 1, 1.0)
+    assert "wrong-customer" in page.read_text()
+    assert cli("confidence", "report").code in (0, 1)
 
 
 def test_verify_is_clean_and_can_fail(cli: Cli, tmp_path: Path) -> None:
@@ -224,7 +282,7 @@ def test_verify_is_clean_and_can_fail(cli: Cli, tmp_path: Path) -> None:
     offline = cli("verify", "--log", str(copy), "--json")
     assert (offline.code, offline.json()["recomputed"]) == (0, live.json()["recomputed"])
     lines = copy.read_text().splitlines(keepends=True)
-    gone = next(number for number, line in enumerate(lines) if '"topic": "job.decisions"' in line and number > 0)
+    gone = next(number for number, line in enumerate(lines) if '"topic": "approval.requests"' in line)
     (tmp_path / "cut.jsonl").write_text("".join([*lines[:gone], *lines[gone + 1 :]]))
     cut = cli("verify", "--log", str(tmp_path / "cut.jsonl"))
     assert cut.code == 1
