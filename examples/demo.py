@@ -17,6 +17,7 @@ from typing import Any
 from sluicegate.cli.audit_report import say_report as say_audit
 from sluicegate.cli.impact_words import say_report
 from sluicegate.cli.log_reading import log_topics, read_log
+from sluicegate.cli.log_since import newest_of, period_of
 from sluicegate.cli.output import Output
 from sluicegate.cli.prepare import Prepared, prepare
 from sluicegate.cli.verify import verify_live
@@ -150,8 +151,8 @@ def _impact(stage: Stage) -> None:
 def _estimate(stage: Stage) -> None:
     stage.title("What the articles that were looked at say of all of them (sluicegate audit report --period 1d)")
     log = read_log(stage.settings, only=AUDIT_NEEDED)
-    newest_ms = max(record.timestamp_ms for record in log.records)
-    period, operators = (0, newest_ms + 1), trusted_operators(stage.settings)
+    period = period_of("1d", newest_of(log.records))
+    operators = trusted_operators(stage.settings)
     report = report_of_log(log.records, stage.codec, log.tenant, operators, period, trust_scenes.WHO)
     say_audit(Output(as_json=False), report)
     if report.whole.wrong != 1 or not report.whole.low < report.whole.high:
