@@ -18,9 +18,9 @@ from sluicegate.processors import desk, gate, outputs
 from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.processors.plane import GRANTS, JUDGE, Plane, PlaneStep, key_text
 from sluicegate.processors.verify_activation import difference_fault
+from sluicegate.processors.verify_draws import AUDITS, Draws
 from sluicegate.processors.verify_payloads import Erasures, Memory, Noticing, Replayer, Turned
 from sluicegate.processors.verify_report import (
-    AS_RECORDED,
     RECOMPUTED,
     Expected,
     Place,
@@ -32,9 +32,8 @@ from sluicegate.processors.verify_report import (
 )
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Undecodable
-from sluicegate.schemas.events import Acknowledged, AuditDrawn, Command, Event, TimerFired, TimerRequest
+from sluicegate.schemas.events import Acknowledged, Command, Event, TimerFired, TimerRequest
 from sluicegate.schemas.sealing import Keyring, NoKeyring
-from sluicegate.streams.control_epochs import epoch_key, told_key
 from sluicegate.streams.control_fold import ControlFold
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Folded
 from sluicegate.streams.engine import Out, Record
@@ -93,9 +92,7 @@ class Verifier:
         self._keys = Noticing(keys or NoKeyring())
         self._replayer = Replayer(codec, self._keys, self._of_topic_beginning)
         self._erasures = Erasures()
-        self._audit_master = audit_master
-        self._told_keys: dict[int, bytes] = {}
-        self._draws: dict[Place, AuditDrawn] = {}
+        self._draws = Draws(codec, audit_master)
         self._unspoken: set[str] = set()
         self._starts = dict(starts or {})
         self._records: dict[Place, Record] = {}
@@ -114,7 +111,7 @@ class Verifier:
         self._report.records = len(self._records)
         self._check_starts()
         self._fold_control()
-        self._learn_draws()
+        self._draws.learn(self._of_topic(AUDITS))
         for plane in PLANES:
             self._verify_plane(plane)
         self._check_snapshots()
@@ -156,10 +153,8 @@ class Verifier:
                 continue
             if event.kind == "erase" and state.last is not None and state.last.accepted:
                 self._erasures.add(event)
-            if event.kind == "reveal" and state.last is not None and state.last.accepted and event.epoch is not None:
-                key = told_key(event)
-                if key is not None:
-                    self._told_keys[event.epoch] = key
+            if event.kind == "reveal" and state.last is not None and state.last.accepted:
+                self._draws.learn_key(event)
             fault = difference_fault(event, before, state)
             if fault is not None:
                 self._report.fault("difference", place_of(record), fault)
@@ -176,32 +171,11 @@ class Verifier:
                 master,
                 self._reporters,
                 keys=self._keys,
-                epoch_keys=self._epoch_key,
+                epoch_keys=self._draws.key,
             )
-            control.said = self._draws
+            control.said = self._draws.said
             self._controls[plane, offset] = control
         return self._controls[plane, offset]
-
-    def _epoch_key(self, number: int) -> bytes | None:
-        """The key of an epoch: as the log tells it, else, where this run folder can, derived."""
-        if number in self._told_keys:
-            return self._told_keys[number]
-        return None if self._audit_master is None else epoch_key(self._audit_master, number)
-
-    def _learn_draws(self) -> None:
-        """What the log says was drawn, by cause: believed of epochs whose keys are not known here, and counted so."""
-        for record in self._of_topic("agent.audits"):
-            event = self._codec.decode_or_none(record.value)
-            if isinstance(event, AuditDrawn):
-                self._draws[event.cause.topic, event.cause.partition, event.cause.offset] = event
-
-    def _how(self, out: Out, how: str, control: Control) -> str:
-        """How a record is known to belong there: a draw under a key that nobody here has is as it was recorded."""
-        epoch = control.state.epoch
-        if out.topic != "agent.audits" or epoch is None or control.epoch_key(epoch) is not None:
-            return how
-        event = self._codec.decode(out.value)
-        return AS_RECORDED if isinstance(event, AuditDrawn) and event.epoch else how
 
     # --- one plane
 
@@ -356,7 +330,7 @@ class Verifier:
         self._check_erased(turned, first_record)
         journal = [out for out in turned.outs if out.topic == step.plane.journal_topic]
         for out in turned.outs:
-            self._expected.add((out.topic, out.key, out.value), self._how(out, turned.how, control))
+            self._expected.add((out.topic, out.key, out.value), self._draws.how(out, turned.how, control))
         for out, recorded in zip_longest(journal, group):
             self._compare(out, recorded, where, turned.how)
 
