@@ -118,16 +118,19 @@ _TIMELINE_COLUMNS: Final = """
         e.type IN ('Refused', 'GrantRefused'), JSONExtractString(e.body, 'code'),
         e.type IN ('Verdict', 'VerdictAccepted'), JSONExtractString(e.body, 'verdict'),
         e.type = 'Result', JSONExtractString(e.body, 'output_safety_decision'),
+        e.type = 'AuditDrawn', if(JSONExtractBool(e.body, 'drawn'), 'drawn', 'not drawn'),
+        e.type = 'Finding', JSONExtractString(e.body, 'finding'),
+        e.type = 'LevelChanged', JSONExtractString(e.body, 'change'),
         JSONExtractString(e.body, 'outcome')
     ) AS outcome,
     multiIf(
         e.type IN ('Verdict', 'VerdictAccepted'), JSONExtractString(e.body, 'approver_id'),
-        e.type IN ('Resolved', 'Closed'), JSONExtractString(e.body, 'by'),
+        e.type IN ('Resolved', 'Closed', 'Finding', 'LevelChanged'), JSONExtractString(e.body, 'by'),
         JSONExtractString(e.body, 'worker_id')
     ) AS by,
     coalesce(
         nullIf(JSONExtractString(e.body, 'reason'), ''), nullIf(JSONExtractString(e.body, 'message'), ''),
-        JSONExtractString(e.body, 'detail')
+        nullIf(JSONExtractString(e.body, 'note'), ''), JSONExtractString(e.body, 'detail')
     ) AS reason,
     e.body AS body, e.hash AS hash"""
 

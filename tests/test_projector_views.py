@@ -31,6 +31,26 @@ def test_a_timeline_holds_all_of_one_job_in_order(room: ReadingRoom) -> None:
     assert found[5][1:] == ["denied", "some by", "not on a Friday"]
 
 
+def test_a_timeline_tells_what_was_drawn_and_found(room: ReadingRoom) -> None:
+    """A draw, the finding on it with its note and who said so, and the level that it cost."""
+    drawn, found = sample("AuditDrawn", job_id="j", drawn=True), sample("AuditDrawn", job_id="k", drawn=False)
+    said = {"finding": "wrong", "by": "person/ines", "note": "another customer"}
+    project(
+        room,
+        [
+            record("agent.audits", 0, drawn),
+            record("agent.audits", 1, found),
+            record("agent.audits", 2, sample("Finding", job_id="j", **said)),
+            record("agent.autonomy", 3, sample("LevelChanged", job_id="j", change="demoted", by=None, reason="errors")),
+        ],
+    )
+    lines = rows(room, "SELECT type, outcome, by, reason FROM job_timeline WHERE job_id = 'j'")
+    assert [line[:2] for line in lines] == [["AuditDrawn", "drawn"], ["Finding", "wrong"], ["LevelChanged", "demoted"]]
+    assert lines[1][2:] == ["person/ines", "another customer"]
+    assert lines[2][3] == "errors"
+    assert rows(room, "SELECT outcome FROM job_timeline WHERE job_id = 'k'") == [["not drawn"]]
+
+
 def test_runs_under_break_glass_stand_with_who_broke_it_and_their_review(room: ReadingRoom) -> None:
     """One row a run: the command's signer and reason, and what the review said, open while nobody has said anything."""
     glass = {"break_glass": "c-1", "decision": "REQUIRE_APPROVAL"}
