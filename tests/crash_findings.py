@@ -44,6 +44,18 @@ class Findings(msgspec.Struct):
         return set(self.broken)
 
 
+class Expect:
+    """Collects the promises that were broken, with some examples."""
+
+    def __init__(self) -> None:
+        self.broken: dict[str, list[str]] = {}
+
+    def __call__(self, name: str, faulty: Iterable[Any]) -> None:
+        shown = [str(each) for each in faulty]
+        if shown:
+            self.broken[name] = [f"{len(shown)} in all", *shown[:SHOWN]]
+
+
 class _Book:
     """The events of one log, sorted by what the promises are about."""
 
@@ -114,14 +126,7 @@ def findings(
 
     ``submitted`` says of each job whether policy permits it; without ``to_the_end`` nobody worked on the grants.
     """
-    book = _Book(records)
-    broken: dict[str, list[str]] = {}
-
-    def expect(name: str, faulty: Iterable[Any]) -> None:
-        shown = [str(each) for each in faulty]
-        if shown:
-            broken[name] = [f"{len(shown)} in all", *shown[:SHOWN]]
-
+    book, expect = _Book(records), Expect()
     permitted = {job for job, allowed in submitted.items() if allowed}
     expect("an intent is not in the log", submitted.keys() - {each.job_id for each in book.intents.values()})
     expect("an intent has no decision", submitted.keys() - book.decisions.keys())
@@ -146,4 +151,4 @@ def findings(
         ends = {job: [each.outcome for each in found] for job, found in book.closed.items()}
         expect("a job was not closed once, succeeded", [job for job in permitted if ends.get(job) != ["succeeded"]])
     counts = {**book.counts, "lost attempts": len(book.lost), "effects": sum(effects.values())}
-    return Findings(dict(sorted(counts.items())), broken)
+    return Findings(dict(sorted(counts.items())), expect.broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter, deque
@@ -14,6 +15,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from sluicegate.cli.prepare import Prepared, prepare
 from sluicegate.clients.agent import build_intent
 from sluicegate.schemas.codec import Codec
+from sluicegate.schemas.events import FindingWord
 from sluicegate.schemas.payload import NONE
 from sluicegate.schemas.sealing import Keyring, NoKeyring
 from sluicegate.streams.kafka import signed_headers
@@ -51,9 +53,48 @@ ROWS_MAX: Final = 3
 """What a call may spend."""
 PEOPLE: Final = ("ken", "mia")
 """Who decides; the agents are rosa's, so she may not."""
+RATE: Final = 0.3
+WEIGHTS: Final[Mapping[str, float]] = {"read": 1.0, "egress": 2.0}
+"""Reads carry the first tag, calls both: how much likelier a job is looked at."""
+AMOUNT_MAX: Final = 48
+"""A job of a larger amount is always looked at."""
+AUDIT: Final[Mapping[str, Any]] = {
+    "sampling": {"rate": RATE, "strategy": "stratified", "weights": {"risk_tags": WEIGHTS}, "normalise": True},
+    "mandatory": [{"match": {"amount_usd_above": AMOUNT_MAX}}],
+}
+_LEVEL: Final = {"rules": [{"match": {"topics": ["job.crash.call", "job.crash.read"]}, "decision": "allow"}]}
+AUTONOMY: Final[Mapping[str, Any]] = {
+    # All levels permit the same: what moves them is the matter here. Where the load is in a run they rise and fall.
+    "autonomy_levels": {f"level_{number}": {"name": f"level {number}", **_LEVEL} for number in range(4)},
+    "promotion_criteria": {
+        "min_successful_actions": 8,
+        "max_error_rate": 0.25,
+        "review_period_days": 1,
+        "requires_human_sign_off": True,
+        "evidence": {
+            "levels": [2, 3],
+            "error_rate_ruled_out": 0.5,
+            "error_rate_expected": 0.1,
+            "confidence": 0.9,
+        },
+    },
+    "demotion_triggers": [
+        "policy_violation",
+        {"error_rate_above": 0.12, "levels_down": 1},
+        {"drift": {"usual_error_rate": 0.05, "feared_error_rate": 0.4, "threshold": 3.0}},
+    ],
+}
 DOCUMENTS: Final[Mapping[str, Any]] = {
     "bundle.yaml": {"version": "v1", "default": "deny"},
-    "actions.yaml": {"version": "v1", "actions": [{"topics": ["job.crash.*"], "risk_tags": ["read"], "retry": "safe"}]},
+    "actions.yaml": {
+        "version": "v1",
+        "actions": [
+            {"topics": ["job.crash.*"], "risk_tags": ["read"], "retry": "safe", "facts": {"amount_usd": "amount"}},
+            {"topics": ["job.crash.call"], "risk_tags": ["egress"]},
+        ],
+    },
+    "audit-policy.yaml": {"audit": AUDIT},
+    "autonomy.yaml": AUTONOMY,
     "rules.yaml": {
         "version": "v1",
         "rules": [
@@ -85,6 +126,22 @@ def returns_of(number: int) -> str:
     return {5: "hold", 26: "breach"}.get(number % 40, "clean")
 
 
+def amount_of(number: int) -> int:
+    """What the payload of a job says that it costs."""
+    return number % 50
+
+
+def finding_of(job_id: str) -> FindingWord:
+    """What people find a sampled job to be, whoever looks at it and whenever."""
+    chance = hashlib.sha256(job_id.encode()).digest()[0]
+    return "correct" if chance < 205 else "wrong" if chance < 235 else "harmful"
+
+
+def is_signed_off(request_id: str) -> bool:
+    """Whether people sign a promotion off that is asked for in this request."""
+    return hashlib.sha256(request_id.encode()).digest()[0] < 205
+
+
 def fate_of(number: int, intents: int) -> str | None:
     """What people do with the output of a job that is held; nothing is left to expire at the end of the load."""
     if returns_of(number) not in ("hold", "breach"):
@@ -105,9 +162,22 @@ def agent_names() -> list[str]:
     return sorted(name for names in found.values() for name in names)
 
 
-def prepared(settings: Settings, folder: Path) -> Prepared:
-    """The tenant with the crash test's policy and agents; with an embedded broker where the settings name none."""
-    folder.mkdir(parents=True)
+def first_levels() -> dict[str, int]:
+    """The level that each agent begins at: so there is one to lose from the first job on."""
+    return {name: number % 2 for number, name in enumerate(agent_names())}
+
+
+def said_of(kind: str, request_id: str, job_id: str) -> dict[str, Any]:
+    """What people say of a sample or a promotion: the fields of their verdict that do not follow from the request."""
+    finding = finding_of(job_id) if kind == "audit" else None
+    good = is_signed_off(request_id) if finding is None else finding == "correct"
+    error = {} if finding is None or good else {"error_class": "by-its-id", "severity": "high"}
+    reason = None if good else "its id says so"
+    return {"verdict": "approve" if good else "deny", "choice": finding, "reason": reason, **error}
+
+
+def documents() -> dict[str, Any]:
+    """The tenant's policy and agents, by file; people without keys."""
     agents = [
         {
             "id": name,
@@ -115,14 +185,30 @@ def prepared(settings: Settings, folder: Path) -> Prepared:
             "version": "1",
             "key": {"kind": "hmac"},
             "class": "automation",
-            "initial_level": {"level": 0, "reason": "for tests", "signer": "rosa"},
+            "initial_level": {"level": level, "reason": "for tests", "signer": "rosa"},
         }
-        for name in agent_names()
+        for name, level in first_levels().items()
     ]
     people = [{"id": name, "name": name.title(), "roles": ["approver", "operator"]} for name in ("rosa", *PEOPLE)]
-    documents = {**DOCUMENTS, "agents.yaml": {"agents": agents}, "reviewers.yaml": {"people": people, "queues": {}}}
-    for name, document in documents.items():
-        (folder / name).write_text(json.dumps({"version": "v1", **document}))  # JSON is YAML
+    found = {**DOCUMENTS, "agents.yaml": {"agents": agents}, "reviewers.yaml": {"people": people, "queues": {}}}
+    return {name: {"version": "v1", **document} for name, document in found.items()}
+
+
+def payload_of(number: int, intents: int) -> dict[str, Any]:
+    """The payload of a job of the load."""
+    return {
+        "number": number,
+        "amount": amount_of(number),
+        "returns": returns_of(number),
+        "fate": fate_of(number, intents),
+    }
+
+
+def prepared(settings: Settings, folder: Path) -> Prepared:
+    """The tenant with the crash test's policy and agents; with an embedded broker where the settings name none."""
+    folder.mkdir(parents=True)
+    for name, document in documents().items():
+        (folder / name).write_text(json.dumps(document))  # JSON is YAML
     return prepare(settings, folder)
 
 
@@ -172,7 +258,7 @@ class Load:
             agent,
             "1",
             f"job.crash.{kind}",
-            {"number": number, "returns": returns_of(number), "fate": fate_of(number, self.intents)},
+            payload_of(number, self.intents),
             payload_bytes_max=10_000,
             job_id=job_id,
             keys=self._keys,

@@ -5,7 +5,8 @@
 
 - ``worker``: notes each run of a handler in a file, as an effect in the world that no transaction takes back, returns
   what its payload says, and writes every seventh output twice, as a producer does that tries again;
-- ``reviewer``: decides what is held as the output's own words say, under the name of its instance;
+- ``reviewer``: decides what is held as the output's own words say, says of sampled jobs what their ids say, and signs
+  promotions off, under the name of its instance;
 - ``patient``: the gate on the engine as it is, which rests a moment inside each commit (so that a kill meets it there);
 - ``at_least_once``: the gate with outputs written outside of any transaction, before offsets and state;
 - ``offsets_apart``: the gate with offsets committed by the consumer, before the transaction of the outputs.
@@ -16,6 +17,7 @@ The gates rest where a crash would hurt a wrong engine most, and say so in a fil
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -27,18 +29,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from crash_load import PEOPLE
+from crash_load import PEOPLE, said_of
 
 from sluicegate.clients.attempts import Finished, WorkerEvents
 from sluicegate.clients.call import BudgetExceeded, Call
+from sluicegate.clients.desk_fold import DEFAULT_DESK, VERDICTS, Request
 from sluicegate.clients.reviewer import Reviewer
 from sluicegate.clients.worker import Worker
 from sluicegate.infra.supervisor import die_with_parent
 from sluicegate.processors.run import run_processor
+from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import SluicegateError
+from sluicegate.schemas.events import Verdict
+from sluicegate.schemas.ids import derived_id
 from sluicegate.streams.engine import Headers, Out
+from sluicegate.streams.kafka import Publisher, signed_headers
+from sluicegate.streams.keys import person_signer
 from sluicegate.streams.logs import set_up_logs
+from sluicegate.streams.registry import registry_for
 from sluicegate.streams.settings import Settings
+from sluicegate.streams.topics import physical
 
 POOL: Final = "default"
 REST_SEC: Final = 0.3
@@ -46,6 +56,8 @@ WORK_SEC: Final = 0.1
 LOOK_SEC: Final = 0.2
 ANSWER_SEC_MAX: Final = 5.0
 """How long a reviewer waits for the desk; then it looks again, and decides again what is still open."""
+AT_ONCE_MAX: Final = 40
+"""How many samples and promotions a reviewer decides before it looks for held outputs again, which expire."""
 BUDGET: Final = "max_affected_rows"
 TWICE_EVERY: Final = 7
 SSN: Final = "536-90-4399"
@@ -197,15 +209,59 @@ def run_reviewer(settings: Settings, person: str) -> int:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
+        verdicts = Verdicts(settings, person)
         with Reviewer(settings, person) as reviewer:
             while not ended.wait(LOOK_SEC):
+                requests = reviewer.requests()
+                held = [request for request in requests if request.kind == "output"]
                 # From both ends: two people share the work, and meet.
-                for request in reviewer.requests()[:: 1 if person == PEOPLE[0] else -1]:
+                for request in held[:: 1 if person == PEOPLE[0] else -1]:
                     decide(reviewer, request.request_id, json.loads(request.payload)["fate"])
+                due = [each for each in requests if each.kind != "output" and verdicts.is_due(each)]
+                for request in due[:AT_ONCE_MAX]:
+                    verdicts.write(request)
     except SluicegateError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
+
+
+class Verdicts:
+    """Writes one person's signed verdicts on samples and promotions, too many to wait for the desk each time."""
+
+    def __init__(self, settings: Settings, person: str) -> None:
+        self._person, self._topic = person, physical(settings.tenant, VERDICTS)
+        self._signer, self._codec = person_signer(settings, person), Codec(registry_for(settings.registry_url))
+        self._publisher = Publisher(settings, "reviewer")
+        self._written: dict[str, float] = {}
+
+    def is_due(self, request: Request) -> bool:
+        """Whether to decide it now: each person has half of them, and what waits for long is everybody's.
+
+        A verdict that has had no effect for as long is written again.
+        """
+        share = PEOPLE[int(hashlib.sha256(request.request_id.encode()).hexdigest(), 16) % len(PEOPLE)]
+        old = time.time_ns() // 1_000_000 - request.created_at_ms > ANSWER_SEC_MAX * 1_000
+        said = self._written.get(request.request_id)
+        return (share == self._person or old) and (said is None or time.monotonic() - said > ANSWER_SEC_MAX)
+
+    def write(self, request: Request) -> None:
+        """Say what the request is fated to."""
+        now_ms = time.time_ns() // 1_000_000
+        verdict = Verdict(
+            verdict_id=derived_id("verdict", request.request_id, self._person, now_ms),
+            request_id=request.request_id,
+            desk=DEFAULT_DESK,
+            approver_id=self._person,
+            policy_snapshot=request.policy_snapshot,
+            job_hash=request.job_hash,
+            decision_ts_ms=now_ms,
+            **said_of(request.kind, request.request_id, request.job_id),
+        )
+        key, value = DEFAULT_DESK.encode(), self._codec.encode(verdict)
+        headers = signed_headers(self._signer, self._topic, verdict, verdict.verdict_id, now_ms, key, value)
+        self._publisher.publish(VERDICTS, key, value, headers)
+        self._written[request.request_id] = time.monotonic()
 
 
 def decide(reviewer: Reviewer, request_id: str, fate: str) -> None:

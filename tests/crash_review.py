@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from crash_findings import SHOWN
+from crash_findings import Expect
 from crash_load import fate_of, returns_of
 from crash_process import SSN, mark_of, secret_of
 
@@ -56,6 +56,8 @@ SEEN: Final = {"clean": "ALLOW", "redact": "REDACT", "hold": "QUARANTINE", "brea
 """What review says of each kind of output."""
 LEAKS: Final = re.compile(rb"mark-(\d+)-|ghp_\w{26}(\d{10})|" + SSN.encode())
 Place = tuple[str, int, int]
+Entry = tuple[str, str, bytes]
+"""Key, name and value of something that an application remembers."""
 
 
 class _Book:
@@ -132,18 +134,6 @@ class _Book:
             yield from ((event, event.choice) for _, event in found)
 
 
-class _Expect:
-    """Collects the promises that were broken, with some examples."""
-
-    def __init__(self) -> None:
-        self.broken: dict[str, list[str]] = {}
-
-    def __call__(self, name: str, faulty: Iterable[Any]) -> None:
-        shown = [str(each) for each in faulty]
-        if shown:
-            self.broken[name] = [f"{len(shown)} in all", *shown[:SHOWN]]
-
-
 def review_findings(
     records: Iterable[Record], numbers: Mapping[str, int], intents: int, keys: Keyring | None = None
 ) -> tuple[dict[str, int], dict[str, list[str]]]:
@@ -151,7 +141,7 @@ def review_findings(
 
     ``numbers`` says which job is which of the load's ``intents``; ``keys`` open results that are sealed.
     """
-    book, expect = _Book(records), _Expect()
+    book, expect = _Book(records), Expect()
     _expect_reviews(book, expect, numbers)
     _expect_requests(book, expect)
     _expect_effects(book, expect, numbers, intents)
@@ -169,7 +159,7 @@ def review_findings(
     return dict(sorted(counts.items())), expect.broken
 
 
-def _expect_reviews(book: _Book, expect: _Expect, numbers: Mapping[str, int]) -> None:
+def _expect_reviews(book: _Book, expect: Expect, numbers: Mapping[str, int]) -> None:
     """Each output once: reviewed, or refused because its attempt is over."""
     last: dict[tuple[str, int], int] = {}
     for topic, partition, offset in book.answers:
@@ -192,7 +182,7 @@ def _expect_reviews(book: _Book, expect: _Expect, numbers: Mapping[str, int]) ->
     )
 
 
-def _expect_requests(book: _Book, expect: _Expect) -> None:
+def _expect_requests(book: _Book, expect: Expect) -> None:
     """A held output is asked about once, survives until somebody has said a word, and that word is said once."""
     held = book.held.keys()
     expect("a held output has not one request", [each for each in held if book.asked[each] != 1])
@@ -207,7 +197,7 @@ def _expect_requests(book: _Book, expect: _Expect) -> None:
     ])  # fmt: skip
 
 
-def _expect_effects(book: _Book, expect: _Expect, numbers: Mapping[str, int], intents: int) -> None:
+def _expect_effects(book: _Book, expect: Expect, numbers: Mapping[str, int], intents: int) -> None:
     """What people said is what became of it: not before they said it, not otherwise, and not twice."""
     early, other, unsaid, changed = [], [], [], []
     for request_id, found in book.released.items():
@@ -233,7 +223,7 @@ def _expect_effects(book: _Book, expect: _Expect, numbers: Mapping[str, int], in
     expect("a resolution is not what was decided", changed)
 
 
-def _expect_nothing_out(book: _Book, expect: _Expect, numbers: Mapping[str, int], keys: Keyring) -> None:
+def _expect_nothing_out(book: _Book, expect: Expect, numbers: Mapping[str, int], keys: Keyring) -> None:
     """What is held stands nowhere; what is released is the job's own, and as the result's word says."""
     expect(
         "what was not reviewed stands elsewhere",
@@ -263,7 +253,7 @@ def _expect_nothing_out(book: _Book, expect: _Expect, numbers: Mapping[str, int]
 # --- state
 
 
-def entries(settings: Settings, application: str) -> Iterator[tuple[str, str, bytes]]:
+def entries(settings: Settings, application: str) -> Iterator[Entry]:
     """Key, name and value of every entry that an application left in its state, as its changelog has it."""
     topic, errors = changelog_name(settings.tenant, APPLICATIONS[application]), BrokerErrors(ADMIN)
     consumer = plain_consumer(settings, ADMIN, ADMIN, errors, enable_partition_eof=True)
@@ -289,12 +279,12 @@ def entries(settings: Settings, application: str) -> Iterator[tuple[str, str, by
             yield name[4 : 4 + size].decode(), name[4 + size :].decode(), value[1:]
 
 
-def state_findings(settings: Settings) -> dict[str, list[str]]:
-    """What the applications still count as open, though every job is closed."""
-    expect = _Expect()
-    gate = [
-        msgspec.msgpack.decode(value, type=GateCard) for _, name, value in entries(settings, "gate") if name == CARD
-    ]
+def state_findings(settings: Settings, gates: Sequence[Entry]) -> dict[str, list[str]]:
+    """What the applications still count as open, though every job is closed. ``gates`` are the gate's entries."""
+    expect = Expect()
+    gate = [msgspec.msgpack.decode(value, type=GateCard) for _, name, value in gates if name == CARD]
+    samples = [(key, name) for key, name, _ in gates if name.startswith("audit/")]
+    expect("a sample is still open", samples)
     expect("no gate left a card", [] if gate else ["none"])
     expect("jobs are in flight", [card for card in gate if card.in_flight or card.open_requests])
     desk = [

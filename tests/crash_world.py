@@ -2,7 +2,8 @@
 
 One thread does it all, turn by turn: it writes intents, follows the journals, restarts what has ended, and kills what
 the plan says once there is something to lose. Gates are killed productively: each only after it has committed
-judgements since its last start; review, desk and people only while an output is held.
+judgements since its last start; review, desk and people only while an output is held; oversight when an epoch of
+sampled audit begins or its key is told.
 """
 
 from __future__ import annotations
@@ -22,13 +23,24 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
+from crash_epochs import Epochs
 from crash_load import PEOPLE, Load
 from crash_process import effects_dir, resting_file
 
 from sluicegate.cli.prepare import Prepared
 from sluicegate.infra.supervisor import last_lines, ready_file, settings_environment
 from sluicegate.schemas.codec import Codec
-from sluicegate.schemas.events import Closed, Decision, Quarantined, Result
+from sluicegate.schemas.events import (
+    AuditDrawn,
+    Closed,
+    Command,
+    Decision,
+    Finding,
+    LevelChanged,
+    Noted,
+    Quarantined,
+    Result,
+)
 from sluicegate.schemas.payload import NONE
 from sluicegate.streams.kafka import Tail
 from sluicegate.streams.registry import registry_for
@@ -44,6 +56,9 @@ LOOK_SEC: Final = 0.5
 BACKOFF_SEC: Final = 0.3
 WHILE_HELD: Final = ("outputs", "desk", "reviewer")
 """What is killed only while an output is held."""
+QUIET_SEC: Final = 1.0
+"""How long nothing must have come before all counts as done: what one transaction writes to two topics comes apart."""
+FOLLOWED: Final = ("job.decisions", "job.results", "agent.audits", "agent.autonomy", "control.commands")
 HERE: Final = Path(__file__).parent
 
 
@@ -144,7 +159,7 @@ def plan(intents: int, away_sec: float, **counts: int) -> list[Fault]:
     """
     found = [
         Fault(int(0.9 * intents * (number + offset) / count), name)
-        for offset, (name, count) in zip((0.5, 0.3, 0.4, 0.6, 0.7, 0.2, 0.8, 0.45), counts.items(), strict=False)
+        for offset, (name, count) in zip((0.5, 0.3, 0.4, 0.6, 0.7, 0.2, 0.8, 0.45, 0.35), counts.items(), strict=False)
         for number in range(count)
     ]
     gates = [fault for fault in found if fault.name == "gate"]
@@ -159,11 +174,20 @@ def plan(intents: int, away_sec: float, **counts: int) -> list[Fault]:
 class World:
     """The running tenant; use in ``with``.
 
-    ``variant`` takes another gate, of `crash_process`, and nothing else; ``reviews`` processes review outputs.
+    ``variant`` takes another gate, of `crash_process`, and nothing else; ``reviews`` processes review outputs. With
+    ``epochs_by_hand`` an epoch of sampled audit begins at each kill of oversight, by a command that it did not write:
+    for runs that are shorter than an epoch may be.
     """
 
     def __init__(
-        self, found: Prepared, intents: int, faults: Sequence[Fault], variant: str = "", reviews: int = 1
+        self,
+        found: Prepared,
+        intents: int,
+        faults: Sequence[Fault],
+        variant: str = "",
+        reviews: int = 1,
+        *,
+        epochs_by_hand: bool = False,
     ) -> None:
         self.settings, self.broker = found.settings, found.broker
         self.load = Load(self.settings, intents)
@@ -173,7 +197,8 @@ class World:
         self.moves = 0
         self.ended: list[str] = []
         """What ended by itself, with its exit code."""
-        self.decided, self.permitted, self.closed, self.held = 0, 0, 0, 0
+        self.decided, self.permitted, self.closed, self.held, self.sampled, self.asked = 0, 0, 0, 0, 0, 0
+        self.epochs = Epochs(self.settings, by_hand=epochs_by_hand)
         self.alone = bool(variant)
         self._variant = variant
         self._faults = deque(faults)
@@ -185,13 +210,13 @@ class World:
         self._looked_at = 0.0
         gates = [Process(self.settings, "gate", instance, variant) for instance in ("0", "1")]
         sealing = () if self.settings.sealing == NONE else ("keys",)
-        others = [Process(self.settings, name, "0") for name in ("desk", "watch", *sealing)]
+        others = [Process(self.settings, name, "0") for name in ("desk", "watch", "oversight", *sealing)]
         others += [Process(self.settings, "outputs", str(number)) for number in range(reviews)]
         others += [Process(self.settings, "worker", instance, "worker") for instance in ("1", "2")]
         others += [Process(self.settings, "reviewer", person, "reviewer") for person in PEOPLE]
         self.processes = gates[:1] if variant else [*gates, *others]
-        journals = ("job.decisions", "job.results")
-        self._tail = Tail(self.settings, "auditor", journals, group="auditor", start="beginning")
+        self._came_at = 0.0
+        self._tail = Tail(self.settings, "auditor", FOLLOWED, group="auditor", start="beginning")
 
     def __enter__(self) -> Self:
         for process in self.processes:
@@ -200,6 +225,7 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+        self.epochs.close()
         self._tail.close()
         if self.broker is not None:
             self.broker.stop()
@@ -244,7 +270,10 @@ class World:
         if self._faults or len(self.load.submitted) < self.load.intents:
             return False
         permitted = sum(self.load.submitted.values())
-        return self.decided >= self.load.intents and (self.alone or self.closed >= permitted)
+        if self.alone or self.decided < self.load.intents:
+            return self.alone and self.decided >= self.load.intents
+        over = self.closed >= permitted and not self.sampled and not self.asked
+        return over and time.monotonic() - self._came_at > QUIET_SEC
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -267,6 +296,7 @@ class World:
         for record in self._tail.poll(0.02):
             self._journal[record.partition] += record.topic == "job.decisions"
             event = self._codec.decode(record.value)
+            self._came_at = time.monotonic()
             if isinstance(event, Decision):
                 self.decided += 1
                 self.permitted += event.decision != "DENY"
@@ -277,6 +307,15 @@ class World:
                 self.held += 1
             elif isinstance(event, Result):
                 self.held -= event.request_id is not None
+            elif isinstance(event, (AuditDrawn, Finding)):
+                self.sampled += event.drawn if isinstance(event, AuditDrawn) else -1
+                self.epochs.see(record, event)
+            elif isinstance(event, LevelChanged):
+                self.asked += event.change == "requested"
+            elif isinstance(event, Noted) and event.kind == "level":
+                self.asked -= 1
+            elif isinstance(event, Command):
+                self.epochs.see(record, event)
 
     def _tend(self, now: float) -> None:
         for process in self.processes:
@@ -331,6 +370,8 @@ class World:
                 process.freeze(fault.down_sec)
             else:
                 process.kill(fault.down_sec)
+            if fault.name == "oversight":
+                self.epochs.killed()
             if self.alone:
                 self.load.open.clear()  # what it lost will not be decided any more
         self.kills["frozen" if fault.freeze else fault.name] += 1
@@ -344,6 +385,8 @@ class World:
             return None
         if name in WHILE_HELD and self.held < 1:
             return None
+        if name == "oversight" and not self.epochs.is_moment():
+            return None
         turn = self.kills[name] % 2
         return found[turn % len(found)] if found else None
 
@@ -351,6 +394,7 @@ class World:
         permitted = sum(self.load.submitted.values())
         said = [f"decided {self.decided} of {len(self.load.submitted)}"]
         said += [f"closed {self.closed} of {permitted}, held {self.held}"]
+        said += [f"samples without a finding {self.sampled}, promotions without a word {self.asked}"]
         said += [f"kills {dict(self.kills)}, still to come {len(self._faults)}, ended {self.ended[-5:]}"]
         for process in self.processes:
             said += [f"{process.label}:", *last_lines(process.log, 4)]

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from crash_audits import audit_findings
 from crash_findings import Findings, effects_of, findings
+from crash_levels import level_findings
 from crash_load import FAST, prepared
-from crash_review import review_findings, state_findings
+from crash_review import entries, review_findings, state_findings
 from crash_world import World, plan
 from fixtures_kafka import RunningBroker
 
@@ -22,6 +24,7 @@ from sluicegate.cli.prepare import Prepared
 from sluicegate.cli.verify import verify_copy
 from sluicegate.processors.run import step_keyring
 from sluicegate.processors.verify_report import Report
+from sluicegate.streams.keys import load_audit_master
 from sluicegate.streams.logcopy import write_copy
 from sluicegate.streams.settings import Settings
 
@@ -30,6 +33,12 @@ AWAY_SEC: Final = 8.0
 HERE: Final = Path(__file__).parent
 FIGURES: Final = "figures.json"
 ENDS: Final = {f"requests ended by {word}" for word in ("release", "release_redacted", "destroy", "expired")}
+TRUST: Final = {
+    *(f"findings {word}" for word in ("correct", "wrong", "harmful")),
+    *(f"levels {word}" for word in ("requested", "promoted", "demoted")),
+    *(f"drawn in epoch {number}" for number in (1, 2, 3)),
+    "drawn because they must be",
+}
 
 Found = tuple[Findings, Report, list[str]]
 
@@ -69,8 +78,12 @@ def found_in(world: World, folder: Path) -> Found:
     if not world.alone:
         keys = step_keyring(world.settings)
         counts, broken = review_findings(log.records, world.load.numbers, world.load.intents, keys)
-        found.counts |= counts
-        found.broken |= broken | state_findings(world.settings)
+        gates = list(entries(world.settings, "gate"))
+        found.broken |= broken | state_findings(world.settings, gates)
+        drawn, undrawn = audit_findings(log.records, world.load.numbers, load_audit_master(world.settings))
+        moved, unmoved = level_findings(log.records, gates)
+        found.counts |= counts | drawn | moved
+        found.broken |= undrawn | unmoved
     said = subprocess.run(
         [sys.executable, HERE / "second_checker.py", copy], capture_output=True, text=True, check=False
     )
@@ -104,33 +117,45 @@ def assert_unharmed(world: World, folder: Path, took_sec: float) -> dict[str, An
     return figures
 
 
+def assert_all_came_about(figures: dict[str, Any]) -> None:
+    """What is held against the log was in it: a check of what never happened says nothing."""
+    found = figures["events"]
+    assert found.keys() >= ENDS, "not every end of a held output came about"
+    assert found.keys() >= TRUST, "not everything that samples and levels do came about"
+    assert found["drawn across epochs"] > 0, "no job was in flight while an epoch began"
+
+
 def test_no_crash_of_ours_loses_or_doubles_anything(tenants: Tenants) -> None:
     """One decision, one grant, one start per attempt, one review, one result, whoever is killed and whoever takes over.
 
-    An output that is held stays so until a person's word or its time, and that counts once.
+    An output that is held stays so until a person's word or its time, and that counts once. What is drawn for audit is
+    what the epochs' keys say, every finding is made and counts once, and levels are what the same history gives.
     """
-    faults = plan(800, AWAY_SEC, gate=3, outputs=2, worker=2, desk=1, reviewer=1)
+    faults = plan(800, AWAY_SEC, gate=3, outputs=2, worker=2, desk=1, oversight=2, reviewer=1)
     ready, folder = tenants.prepared("crash")
-    with World(ready, 800, faults) as world:
+    with World(ready, 800, faults, epochs_by_hand=True) as world:
         took_sec = world.run(150)
         world.end()
         figures = assert_unharmed(world, folder, took_sec)
-        assert world.kills == {"gate": 3, "outputs": 2, "worker": 2, "desk": 1, "reviewer": 1}
-        assert figures["events"].keys() >= ENDS, "not every end of a held output came about"
+        assert world.kills == {"gate": 3, "outputs": 2, "worker": 2, "desk": 1, "reviewer": 1, "oversight": 2}
+        assert_all_came_about(figures)
 
 
 @pytest.mark.campaign
 def test_the_campaign_of_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The long form: 20,000 intents, broker and reviews that freeze besides; its figures stand in the README."""
-    settings = Settings(run_dir=tmp_path / "run", **FAST)
+    settings = Settings(run_dir=tmp_path / "run", audit_epoch_sec=60, **FAST)
     kills = {"gate": 14, "outputs": 8, "worker": 6, "broker": 2, "watch": 2, "desk": 5, "reviewer": 4, "frozen": 3}
+    kills["oversight"] = 4
     faults = plan(20_000, AWAY_SEC, **kills)
     with World(prepared(settings, tmp_path / "policies"), 20_000, faults, reviews=2) as world:
         took_sec = world.run(2_400)
         world.end()
         figures = assert_unharmed(world, tmp_path, took_sec)
         assert world.kills == kills
-        assert figures["events"].keys() >= ENDS, "not every end of a held output came about"
+        assert_all_came_about(figures)
+        assert figures["events"]["epochs told"] > 0, "no epoch's key was told"
+        assert figures["events"]["promotions refused"] > 0, "nobody refused a promotion"
         assert figures["events"]["lost attempts"] > 0, "no worker took a running job along"
     with capsys.disabled():
         sys.stdout.write(f"\n{json.dumps(figures, indent=1)}\n")
