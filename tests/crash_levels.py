@@ -106,7 +106,7 @@ class _Replay:
         elif isinstance(event, Noted) and isinstance(cause, Quarantined) and event.kind == "breach":
             self._violated.add(cause.job_id)
             yield "policy_violation", cause.job_id
-        elif isinstance(event, Noted) and isinstance(cause, Resolution) and cause.kind == "audit":
+        elif isinstance(event, Noted) and event.kind == "finding" and isinstance(cause, Resolution):
             if _place(event.cause) in self._book.findings:
                 self.found += 1
                 words: dict[str | None, Word] = {"correct": "found_correct", "wrong": "found_wrong"}
