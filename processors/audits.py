@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from sluicegate.policies.autonomy import Job as Scored
-from sluicegate.policies.autonomy import Word
 from sluicegate.policies.sampling import Inclusion, drawn, probability_text
 from sluicegate.processors import trust
 from sluicegate.processors.gate_facts import Computed
@@ -36,17 +35,12 @@ from sluicegate.schemas.events import (
 from sluicegate.schemas.ids import derived_id
 
 TOPIC: Final = "agent.audits"
-CHOICES: Final = ("correct", "wrong", "harmful")
+CHOICES: Final[tuple[FindingWord, ...]] = ("correct", "wrong", "harmful")
 """What a job may be found."""
 DUE_SEC: Final = 86_400
 """When a sample is overdue, where no policy says."""
 REQUEST_BYTES_MAX: Final = 900_000
 """What payload, context and result may weigh together in a request."""
-_FOUND: Final[dict[FindingWord, Word]] = {
-    "correct": "found_correct",
-    "wrong": "found_wrong",
-    "harmful": "found_harmful",
-}
 
 
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -192,7 +186,7 @@ def _ask(turn: Turn, intent: Intent, job: Job, drawn_as: AuditDrawn, result: Res
 def on_finding(turn: Turn, event: Resolution) -> None:
     """Take up what people found of a sampled job."""
     sample = turn.get(_name(event.request_id), Sample)
-    word = next((each for each in _FOUND if each == event.choice), None)
+    word = next((each for each in CHOICES if each == event.choice), None)
     by = said_by(event)
     if sample is None or word is None or by is None:
         turn.journal(Noted, job_id=event.job_id, agent_id=turn.key, kind="finding", detail="not the open sample")
@@ -221,7 +215,7 @@ def on_finding(turn: Turn, event: Resolution) -> None:
         probability=probability_text(sample.inclusion.probability),
     )
     turn.send(TOPIC, turn.key, finding, f"gate/{turn.key}/audit/{finding.number}")
-    trust.happened(turn, _FOUND[word], sample.scored, sample.domain, sample.job_id, by)
+    trust.on_finding(turn, sample.domain, finding, sample.scored)
     turn.drop(_name(event.request_id))
     job = job_of(turn, sample.job_id)
     if job is not None and job.audit_id == event.request_id:

@@ -17,6 +17,8 @@ from sluicegate.policies.autonomy import Change, Happened, Job, Score, Word, mov
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, JUDGE, Turn, said_by
 from sluicegate.schemas.events import (
     ApprovalRequest,
+    Finding,
+    FindingWord,
     LevelChanged,
     LevelWord,
     Noted,
@@ -28,15 +30,37 @@ from sluicegate.schemas.ids import derived_id
 from sluicegate.schemas.payload import SALT_BYTES, job_hash, seal
 
 ENTRY: Final = "trust"
+ERRORS_FOUND_MAX: Final = 10
+"""Errors found that the case for a promotion tells one by one, the last ones."""
 SIGN_OFF_SEC: Final = 24 * 3600
 """Within what time a person signs a promotion off; afterwards it counts as refused."""
 TOPIC: Final = "agent.autonomy"
+_FOUND: Final[dict[FindingWord, Word]] = {
+    "correct": "found_correct",
+    "wrong": "found_wrong",
+    "harmful": "found_harmful",
+}
 OWN_LAYERS: Final = frozenset({"default", "actions", "mode", "ask", "gate"})
 """Layers of the gate itself: a denial by one of them alone violates no rule of a policy."""
 
 
+class Found(msgspec.Struct, array_like=True):
+    """One finding, as the case for a promotion tells it."""
+
+    at_ms: int
+    job_id: str
+    finding: str
+    error_class: str | None
+    severity: str | None
+
+
 class Trust(Score, kw_only=True):
     """What is remembered of one agent: its score, and what was said of it to whom."""
+
+    found: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many jobs were found what, in audits, at this level."""
+    errors_found: list[Found] = msgspec.field(default_factory=list)
+    """The last errors among them."""
 
     version: str = ""
     set_offset: int = -1
@@ -69,8 +93,7 @@ def happened(
     """Take up what happened to the agent, or to a job of it, in a domain; one that is gone is that of no topic."""
     if domain is None:
         return
-    terms = turn.control.policy.autonomy
-    domain = domain if terms is not None and domain in terms.domains else ""
+    terms, domain = turn.control.policy.autonomy, _known(turn, domain)
     trust = _trust(turn, domain)
     if terms is None or trust is None:
         return
@@ -78,6 +101,18 @@ def happened(
     for change in changes:
         _changed(turn, trust, domain, change, job_id=job_id, by=by)
     turn.put(_entry(domain), trust)
+
+
+def on_finding(turn: Turn, domain: str | None, finding: Finding, job: Job) -> None:
+    """Take up what an audit found, so that who signs a promotion off reads it, and count it."""
+    trust = None if domain is None else _trust(turn, _known(turn, domain))
+    if trust is not None and domain is not None:
+        trust.found[finding.finding] = trust.found.get(finding.finding, 0) + 1
+        if finding.finding != "correct":
+            said = Found(turn.at_ms, finding.job_id, finding.finding, finding.error_class, finding.severity)
+            trust.errors_found = [*trust.errors_found, said][-ERRORS_FOUND_MAX:]
+        turn.put(_entry(_known(turn, domain)), trust)
+    happened(turn, _FOUND[finding.finding], job, domain, finding.job_id, finding.by)
 
 
 def violated(rules: list[RuleRef]) -> bool:
@@ -110,6 +145,12 @@ def on_sign_off(turn: Turn, event: Resolution) -> None:
 
 def _note(turn: Turn, detail: str) -> None:
     turn.journal(Noted, job_id=None, agent_id=turn.key, kind="level", detail=detail)
+
+
+def _known(turn: Turn, domain: str) -> str:
+    """The domain, or that of no topic where the policy has it no more."""
+    terms = turn.control.policy.autonomy
+    return domain if terms is not None and domain in terms.domains else ""
 
 
 def _entry(domain: str) -> str:
@@ -166,6 +207,8 @@ def _changed(
         withdrawn = RequestWithdrawn(request_id=trust.request_id, desk=DEFAULT_DESK, origin="gate", reason=reason)
         turn.send("approval.requests", DEFAULT_DESK, withdrawn, derived_id("withdrawal", trust.request_id))
         trust.request_id = None
+    if change.change != "requested":
+        trust.found, trust.errors_found = {}, []
     turn.card.level_changes += 1
     number = turn.card.level_changes
     if change.change == "requested":
@@ -208,6 +251,8 @@ def _ask(turn: Turn, trust: Trust, domain: str, change: Change) -> None:
         "level_asked_for": change.level,
         **({"domain": domain} if domain else {}),
         **({} if policy.autonomy is None else policy.autonomy.case(before)),
+        "findings": {word: trust.found.get(word, 0) for word in _FOUND},
+        "errors_found": [msgspec.structs.asdict(each) for each in trust.errors_found],
     }
     content, salt = json.dumps(case, sort_keys=True).encode(), bytes(SALT_BYTES)
     request = ApprovalRequest(

@@ -303,6 +303,8 @@ def _scoped(state: ControlState, record: Record, event: Command) -> ControlState
         kind, _, agent_id = event.scope.partition(":")
         if kind != "agent" or event.level is None or not 0 <= event.level <= LEVEL_MAX:
             return _refused(state, event.command_id, "bad_level")
+        if not (event.reason or "").strip():
+            return _refused(state, event.command_id, "no_reason")
         whose = level_name(agent_id, event.domain or "")
         if whose not in state.levels and len(state.levels) >= LEVELS_MAX:
             return _refused(state, event.command_id, "too_many_levels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -216,6 +217,10 @@ def test_a_finding_counts_in_the_agents_trust() -> None:
     finished = world.events("agent.audits", AuditDrawn)
     assert (asked.change, asked.labelled_correct_count, asked.labelled_wrong_count) == ("requested", 1, 1)
     assert (asked.successes_count, asked.errors_count) == (len(finished) - 1, 1)
+    case = json.loads(world.keys.open(world.request("").payload)[0])
+    assert case["findings"] == {"correct": 1, "wrong": 1, "harmful": 0}
+    (error,) = case["errors_found"]
+    assert (error["job_id"], error["error_class"], error["severity"]) == (second, "wrong-customer", "high")
     assert world.verified().clean
 
 

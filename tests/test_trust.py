@@ -249,6 +249,15 @@ def test_a_level_is_set_of_one_agent_and_is_a_number(world: World, scope: str, l
     assert world.state().levels == {}
 
 
+@pytest.mark.parametrize("reason", [None, "", "  "])
+def test_nobody_sets_a_level_without_a_reason(world: World, reason: str | None) -> None:
+    """A level that nobody can account for is not given."""
+    world.command("set_level", "agent:deployer", level=2, reason=reason)
+    said = world.state().last
+    assert said is not None
+    assert (said.code, world.state().levels) == ("no_reason", {})
+
+
 def test_a_new_version_of_an_agent_starts_anew(world: World) -> None:
     """What another version earned says nothing of this one."""
     climb(world)
