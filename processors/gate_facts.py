@@ -86,7 +86,7 @@ class Computed(msgspec.Struct, frozen=True):
 
 def compute(turn: Turn, intent: Intent, job: Job, payload: Any) -> Computed:
     """The subject of the gate's intent."""
-    return facts_of(_past_of(turn, intent.topic), intent, job, payload)
+    return facts_of(_past_of(turn, trust.level(turn, intent.topic)), intent, job, payload)
 
 
 def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
@@ -131,7 +131,7 @@ def facts_of(past: Past, intent: Intent, job: Job, payload: Any) -> Computed:
 
 def learn(turn: Turn, topic: str, job: Job, *, clean: bool, succeeded: bool) -> None:
     """Take up a finished job of the gate."""
-    learned_of(_past_of(turn, topic), topic, job, clean=clean, succeeded=succeeded)
+    learned_of(_past_of(turn), topic, job, clean=clean, succeeded=succeeded)
 
 
 def learned_of(past: Past, topic: str, job: Job, *, clean: bool, succeeded: bool) -> None:
@@ -164,8 +164,7 @@ def payload_of(turn: Turn, intent: Intent) -> Any:
         return turn.control.recalled
 
 
-def _past_of(turn: Turn, topic: str) -> Past:
-    level = trust.level(turn, topic)
+def _past_of(turn: Turn, level: int | None = None) -> Past:
     return Past(turn.control.policy, turn.card, turn.at_ms, turn, level, turn.control.recalled)
 
 

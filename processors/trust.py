@@ -54,6 +54,14 @@ class Found(msgspec.Struct, array_like=True):
     severity: str | None
 
 
+class Standing(msgspec.Struct):
+    """What is read of an agent's trust to tell its level, which every intent asks for."""
+
+    level: int = 0
+    version: str = ""
+    set_offset: int = -1
+
+
 class Trust(Score, kw_only=True):
     """What is remembered of one agent: its score, and what was said of it to whom."""
 
@@ -70,7 +78,14 @@ class Trust(Score, kw_only=True):
 
 def level(turn: Turn, topic: str) -> int | None:
     """The level of the agent whose key this is, for a topic, now; None without an autonomy document."""
-    found = _trust(turn, turn.control.policy.domain(topic))
+    policy = turn.control.policy
+    if policy.autonomy is None:
+        return None
+    domain = policy.domain(topic)
+    standing = turn.get(_entry(domain), Standing)
+    if standing is not None and not _news(turn, standing, domain):
+        return standing.level
+    found = _trust(turn, domain)
     return None if found is None else found.level
 
 
@@ -169,19 +184,26 @@ def _trust(turn: Turn, domain: str) -> Trust | None:
     known = trust is not None
     if trust is None:
         trust = Trust(level=first, version=version)
-    said = turn.control.state.level_set(turn.key, domain)
-    news = said is not None and said.offset > trust.set_offset
+    if known and not _news(turn, trust, domain):
+        return trust
     if known and trust.version != version:
         _begin_anew(turn, trust, domain, version, first)
-    elif not news:
-        return trust
-    if said is not None and news:
+    said = turn.control.state.level_set(turn.key, domain)
+    if said is not None and said.offset > trust.set_offset:
         trust.set_offset = said.offset
         for change in terms.weigh(trust, Happened(turn.at_ms * 1_000, "level_set", said.level), None, terms.grain):
             reason = change.reason if said.reason is None else said.reason
             _changed(turn, trust, domain, msgspec.structs.replace(change, reason=reason), by=said.by)
     turn.put(_entry(domain), trust)
     return trust
+
+
+def _news(turn: Turn, known: Standing | Trust, domain: str) -> bool:
+    """Whether the agent has another version, or a person has said something, since then."""
+    agent = turn.control.policy.agent(turn.key)
+    said = turn.control.state.level_set(turn.key, domain)
+    other = known.version != ("" if agent is None else agent.version)
+    return other or (said is not None and said.offset > known.set_offset)
 
 
 def _begin_anew(turn: Turn, trust: Trust, domain: str, version: str, first: int) -> None:
