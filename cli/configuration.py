@@ -67,5 +67,7 @@ def policies_folder(found: Settings, given: str = "") -> Path:
 
 
 def _holds_policies(folder: Path) -> bool:
-    """Whether documents stand in the folder itself."""
-    return folder.is_dir() and any(path.suffix in (".yaml", ".yml", ".json") for path in folder.iterdir())
+    """Whether documents of a bundle stand in the folder itself; in a clone it is the package, which holds none."""
+    if not folder.is_dir() or folder.resolve() == shipped_policies().parent.parent.resolve():
+        return False
+    return any(path.suffix in (".yaml", ".yml", ".json") for path in folder.iterdir())

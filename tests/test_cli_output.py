@@ -14,6 +14,7 @@ import typer
 from sluicegate.cli.main import app, run
 from sluicegate.cli.output import Output, json_text
 from sluicegate.schemas.errors import BadInput, Unavailable
+from sluicegate.streams.settings import Settings
 
 HEAVY = ("confluent_kafka", "clickhouse_connect", "chdb", "quixstreams", "faust", "aiokafka")
 
@@ -177,3 +178,17 @@ def test_a_hostile_error_cannot_steer_a_terminal(tmp_path: Path) -> None:
     answer = call("policy", "check", "no\x1b[2Jwhere", cwd=tmp_path)
     assert "\x1b" not in answer.stderr
     assert "\\x1b[2J" in answer.stderr
+
+
+def test_in_a_clone_the_shipped_policies_are_published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """There `policies/` is the package, whose `output-policy.yaml` is no bundle; a folder of one's own counts."""
+    from sluicegate.cli.configuration import policies_folder, shipped_policies
+
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    assert policies_folder(Settings()) == shipped_policies()
+    monkeypatch.chdir(tmp_path)
+    assert policies_folder(Settings()) == shipped_policies()
+    own = tmp_path / "policies"
+    own.mkdir()
+    (own / "rules.yaml").write_text("rules: []\n")
+    assert policies_folder(Settings()) == Path("policies")
