@@ -18,10 +18,9 @@ from sluicegate.policies.autonomy import Job as Scored
 from sluicegate.policies.sampling import Inclusion, drawn, probability_text
 from sluicegate.processors import trust
 from sluicegate.processors.gate_facts import Computed
-from sluicegate.processors.gate_state import Job, entry_name, job_of
+from sluicegate.processors.gate_state import Job, entry_name, job_of, request_of
 from sluicegate.processors.plane import DEFAULT_DESK, DEFAULT_QUEUE, JUDGE, Turn, said_by
 from sluicegate.schemas.events import (
-    ApprovalRequest,
     AuditDrawn,
     Finding,
     FindingWord,
@@ -131,55 +130,23 @@ def _draw(turn: Turn, job_id: str, inclusion: Inclusion) -> tuple[int, Inclusion
 
 def _ask(turn: Turn, intent: Intent, job: Job, drawn_as: AuditDrawn, result: Result | None) -> None:
     """Ask people what the job was, with all there is to know of it."""
-    policy = turn.control.policy
-    agent, terms = policy.agent(intent.agent_id), policy.audit
+    terms = turn.control.policy.audit
     due_sec = DUE_SEC if terms is None else terms.due_sec
     output = None if result is None else result.output
     weight = len(intent.payload.content) + (0 if intent.context is None else len(intent.context.content))
     fits = output is None or weight + len(output.content) <= REQUEST_BYTES_MAX
     why = "a rule asks for it" if drawn_as.mandatory else f"drawn with probability {drawn_as.probability}"
     without = "" if fits else "; its result is too large to be carried here and stands in job.results"
-    request = ApprovalRequest(
-        request_id=drawn_as.request_id or "",
-        kind="audit",
-        origin="gate",
-        reply_key=turn.key,
-        tenant=intent.tenant,
-        desk=DEFAULT_DESK,
-        queue=drawn_as.queue or DEFAULT_QUEUE,
-        job_id=intent.job_id,
-        agent_id=intent.agent_id,
-        agent_owner=None if agent is None else agent.owner,
-        agent_version=intent.agent_version,
-        topic=intent.topic,
-        risk_tags=job.tags,
-        payload=intent.payload,
-        context=intent.context,
-        job_hash=intent.job_hash,
-        rules=job.rules,
-        reason=f"audit in stratum {drawn_as.stratum}: {why}{without}",
-        constraints=job.constraints,
-        policy_snapshot=policy.snapshot_name,
-        policy_digest=policy.snapshot_digest,
-        attempt=job.attempt,
-        created_at_ms=turn.at_ms,
-        expires_at_ms=turn.at_ms + due_sec * 1_000,
-        parents=intent.parents,
-        run_id=intent.run_id,
-        plan_hash=intent.plan_hash,
-        on_behalf_of=intent.on_behalf_of,
-        correlation_id=intent.correlation_id,
-        facts=job.facts,
-        level=trust.level(turn, intent.topic),
-        excluded=job.approved_by,
-        redaction_details=[] if result is None else result.redaction_details,
-        output_hash=None if result is None else result.output_hash,
-        choices=list(CHOICES),
-        output=output if fits else None,
-        ended=drawn_as.outcome,
-        approved_by=job.approved_by,
-        escalates_to=DEFAULT_QUEUE if terms is None else terms.escalation,
-    )
+    reason = f"audit in stratum {drawn_as.stratum}: {why}{without}"
+    request = request_of(turn, intent, job, "audit", job.rules, reason, job.constraints, job.facts, due_sec)
+    request.request_id, request.queue = drawn_as.request_id or "", drawn_as.queue or DEFAULT_QUEUE
+    request.choices, request.ended = list(CHOICES), drawn_as.outcome
+    request.approved_by = request.excluded = job.approved_by
+    request.escalates_to = DEFAULT_QUEUE if terms is None else terms.escalation
+    if result is not None:
+        request.redaction_details, request.output_hash = result.redaction_details, result.output_hash
+    if fits:
+        request.output = output
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
 
 

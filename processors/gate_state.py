@@ -293,7 +293,7 @@ def ask_people(
     if intent.ask is not None and intent.ask.timeout_sec is not None:
         timeout_sec = max(1, min(timeout_sec, intent.ask.timeout_sec))
     _discount(turn, job)
-    request = _request(turn, intent, job, kind, rules, reason, ceiling, facts, timeout_sec)
+    request = request_of(turn, intent, job, kind, rules, reason, ceiling, facts, timeout_sec)
     turn.card.open_requests += 1
     job.request_id = request.request_id
     job.phase = "asked"
@@ -309,13 +309,13 @@ def ask_review(turn: Turn, intent: Intent, job: Job, glass: Glass, rules: list[R
     if job.review_id is not None:
         return
     reason = f"ran under break-glass by {glass.by}: {glass.reason}"
-    request = _request(turn, intent, job, "break_glass", rules, reason, job.constraints, facts, REVIEW_SEC)
+    request = request_of(turn, intent, job, "break_glass", rules, reason, job.constraints, facts, REVIEW_SEC)
     request.excluded = [glass.by.removeprefix("person/")]
     job.review_id = request.request_id
     turn.send("approval.requests", DEFAULT_DESK, request, request.request_id)
 
 
-def _request(
+def request_of(
     turn: Turn,
     intent: Intent,
     job: Job,
@@ -326,6 +326,7 @@ def _request(
     facts: list[Fact],
     timeout_sec: int,
 ) -> ApprovalRequest:
+    """A request about a job, with what every such request carries."""
     policy = turn.control.policy
     agent = policy.agent(intent.agent_id)
     job.requests += 1

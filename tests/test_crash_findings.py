@@ -185,6 +185,11 @@ def _with(module: Any, cls: Any, change: Callable[[dict[str, Any]], dict[str, An
     return lambda patch: patch.setattr(module, cls.__name__, lambda **fields: cls(**{**fields, **change(fields)}))
 
 
+def _without_result(patch: Patch) -> None:
+    ask = audits._ask
+    patch.setattr(audits, "_ask", lambda turn, intent, job, drawn_as, _: ask(turn, intent, job, drawn_as, None))
+
+
 def _always_first_epoch(patch: Patch) -> None:
     draw = audits._draw
     patch.setattr(audits, "_draw", lambda *arguments: (1, *draw(*arguments)[1:]))
@@ -236,7 +241,7 @@ STEPS: Final[list[tuple[str, Callable[[Patch], None]]]] = [
     ("a drawn job has not one request", _nobody_asked),
     ("a resolved sample has not one finding", _finding_lost),
     ("a finding is not what was said", _with(audits, Finding, lambda _: {"finding": "wrong"})),
-    ("a request shows another result", _with(audits, ApprovalRequest, lambda _: {"output": None})),
+    ("a request shows another result", _without_result),
     ("an agent's level moved otherwise", lambda patch: _counted(patch, "succeeded", 2)),
     ("an agent's score is another", lambda patch: _counted(patch, "succeeded", 2)),
     ("an agent's score is another", lambda patch: _counted(patch, "found_correct", 0)),
