@@ -50,6 +50,9 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     inclusion: Inclusion
     scored: Scored
     domain: str | None = None
+    moves: int = 0
+    version: str = ""
+    """How often the agent's level had moved when the job ended, and the version it had: of these the finding tells."""
 
 
 def _name(request_id: str) -> str:
@@ -103,8 +106,15 @@ def finished(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, result: 
     )
     if queue is not None:
         event.request_id = job.audit_id = derived_id("audit", intent.agent_id, intent.job_id, turn.card.audits)
+        moves, version = trust.standing(turn, job.domain)
         sample = Sample(
-            job_id=intent.job_id, topic=intent.topic, inclusion=inclusion, scored=job.scored, domain=job.domain
+            job_id=intent.job_id,
+            topic=intent.topic,
+            inclusion=inclusion,
+            scored=job.scored,
+            domain=job.domain,
+            moves=moves,
+            version=version,
         )
         turn.put(_name(job.audit_id), sample)
         _ask(turn, intent, job, event, result)
@@ -182,7 +192,7 @@ def on_finding(turn: Turn, event: Resolution) -> None:
         probability=probability_text(sample.inclusion.probability),
     )
     turn.send(TOPIC, turn.key, finding, f"gate/{turn.key}/audit/{finding.number}")
-    trust.on_finding(turn, sample.domain, finding, sample.scored)
+    trust.on_finding(turn, sample.domain, finding, sample.scored, (sample.moves, sample.version))
     turn.drop(_name(event.request_id))
     job = job_of(turn, sample.job_id)
     if job is not None and job.audit_id == event.request_id:

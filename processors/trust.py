@@ -118,16 +118,31 @@ def happened(
     turn.put(_entry(domain), trust)
 
 
-def on_finding(turn: Turn, domain: str | None, finding: Finding, job: Job) -> None:
-    """Take up what an audit found, so that who signs a promotion off reads it, and count it."""
+def standing(turn: Turn, domain: str | None) -> tuple[int, str]:
+    """How often the agent's level in a domain has moved, and the agent's version."""
     trust = None if domain is None else _trust(turn, _known(turn, domain))
-    if trust is not None and domain is not None:
-        trust.found[finding.finding] = trust.found.get(finding.finding, 0) + 1
-        if finding.finding != "correct":
-            said = Found(turn.at_ms, finding.job_id, finding.finding, finding.error_class, finding.severity)
-            trust.errors_found = [*trust.errors_found, said][-ERRORS_FOUND_MAX:]
-        turn.put(_entry(_known(turn, domain)), trust)
-    happened(turn, _FOUND[finding.finding], job, domain, finding.job_id, finding.by)
+    return (0, "") if trust is None else (trust.moves, trust.version)
+
+
+def on_finding(turn: Turn, domain: str | None, finding: Finding, job: Job, stood: tuple[int, str]) -> None:
+    """Take up what an audit found of a job that ended when the agent ``stood`` so (`standing`).
+
+    It is kept for who signs a promotion off, and counted. Of another version it says nothing of this one, which is
+    another agent; and that a job was right at another level is no evidence at this one, while an error always counts.
+    """
+    if domain is None:
+        return
+    moves, version = stood
+    trust = _trust(turn, _known(turn, domain))
+    if trust is None or trust.version != version:
+        return
+    trust.found[finding.finding] = trust.found.get(finding.finding, 0) + 1
+    if finding.finding != "correct":
+        said = Found(turn.at_ms, finding.job_id, finding.finding, finding.error_class, finding.severity)
+        trust.errors_found = [*trust.errors_found, said][-ERRORS_FOUND_MAX:]
+    turn.put(_entry(_known(turn, domain)), trust)
+    if finding.finding != "correct" or trust.moves == moves:
+        happened(turn, _FOUND[finding.finding], job, domain, finding.job_id, finding.by)
 
 
 def violated(rules: list[RuleRef]) -> bool:

@@ -76,6 +76,8 @@ class _Replay:
         self._said = book.changes[agent]
         self._jobs: dict[str, Job] = defaultdict(Job)
         self._violated: set[str] = set()
+        self._moves: dict[str, int] = {}
+        """How often the level had moved when a job ended: found right at another level it is no evidence."""
         self._open: str | None = None
         """The request in which a promotion is asked for now."""
         self.score = Score(level=first_levels()[agent])
@@ -87,6 +89,8 @@ class _Replay:
                 self.other_levels.append((event.job_id, event.level, self.score.level))
             for word, job_id in self._words(event):
                 self._happened(event.at_ms, word, job_id)
+            if isinstance(event, Closed):
+                self._moves[event.job_id] = self.score.moves
 
     def _happened(self, at_ms: int, word: Word, job_id: str | None) -> None:
         job = None if job_id is None else self._jobs[job_id]
@@ -110,7 +114,8 @@ class _Replay:
             if _place(event.cause) in self._book.findings:
                 self.found += 1
                 words: dict[str | None, Word] = {"correct": "found_correct", "wrong": "found_wrong"}
-                yield words.get(cause.choice, "found_harmful"), cause.job_id
+                if cause.choice != "correct" or self._moves.get(cause.job_id) == self.score.moves:
+                    yield words.get(cause.choice, "found_harmful"), cause.job_id
         elif isinstance(event, Noted) and isinstance(cause, Resolution) and cause.kind == "level":
             is_open = cause.request_id == self._open
             self._open = None if is_open else self._open

@@ -224,6 +224,51 @@ def test_a_finding_counts_in_the_agents_trust() -> None:
     assert world.verified().clean
 
 
+def case_of(world: World) -> dict[str, Any]:
+    """What is counted of the agent now, as the case for a promotion says it."""
+    while not [each for each in world.events("agent.autonomy", LevelChanged) if each.change == "requested"]:
+        run(world, f"more-{world.numbers}")
+    found: dict[str, Any] = json.loads(world.keys.open(world.request("").payload)[0])
+    return found
+
+
+def test_what_was_right_at_another_level_is_no_evidence_at_this_one() -> None:
+    """Found correct after the level moved: kept on record, no label; an error counts all the same."""
+    world = World(
+        files(
+            **{
+                "autonomy.yaml": LEVELS.replace(
+                    "level_1: {",
+                    'level_2: { name: most, rules: [ { match: { topics: ["*"] }, decision: allow } ] }\n  level_1: {',
+                )
+            }
+        )
+    )
+    begin_epoch(world)
+    right, wrong = sampled(world), sampled(world)
+    world.command("set_level", "agent:deployer", level=1, reason="known from elsewhere")
+    find(world, right, "correct")
+    find(world, wrong, "wrong")
+    case = case_of(world)
+    assert (case["level"], case["labelled_correct"], case["labelled_wrong"]) == (1, 0, 1)
+    assert case["findings"] == {"correct": 1, "wrong": 1, "harmful": 0}
+    assert world.verified().clean
+
+
+def test_what_another_version_did_is_said_of_that_one() -> None:
+    """A new version is another agent: findings on the old one's jobs stand in the log and count for nothing."""
+    first = files(**{"autonomy.yaml": LEVELS})
+    world = World(first)
+    begin_epoch(world)
+    wrong = sampled(world)
+    world.activate({**first, "agents.yaml": first["agents.yaml"].replace("version: '1'", "version: '2'")})
+    run(world, "first-of-the-new")
+    find(world, wrong, "wrong")
+    assert world.last("agent.audits", Finding).finding == "wrong"
+    assert case_of(world)["findings"] == {"correct": 0, "wrong": 0, "harmful": 0}
+    assert world.verified().clean
+
+
 def test_a_sample_outlives_the_memory_of_its_job(world: World) -> None:
     """Found a week later, it still counts, and as the same job."""
     job = sampled(world)
