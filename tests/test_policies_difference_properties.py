@@ -65,7 +65,7 @@ def _names(documents: dict[str, Any], path: tuple[Any, ...]) -> set[str]:
             named = {here.get("id", f"{owner}/{step}")}
         elif isinstance(here, dict) and isinstance(here.get("id"), str):
             named = {here["id"]}
-        elif isinstance(here, dict) and isinstance(here.get("topics"), list) and "match" not in path:
+        elif isinstance(step, int) and isinstance(here, dict) and isinstance(here.get("topics"), list):
             named = {here["topics"][0]}
     beneath = {step for spot in _spots(here) for step in spot if isinstance(step, str)}
     entries = (

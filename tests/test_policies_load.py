@@ -40,7 +40,13 @@ def test_the_demos_bundle_loads_without_a_word() -> None:
     bundle = parse_bundle(read_folder(DEMO))
     people = {person.id for person in bundle.reviewers.people}
     assert bundle.warnings == ()
-    assert {agent.id for agent in bundle.agents.agents} == {"deployer", "researcher", "cleaner", "supporter"}
+    assert {agent.id for agent in bundle.agents.agents} == {
+        "deployer",
+        "researcher",
+        "cleaner",
+        "apprentice",
+        "supporter",
+    }
     for agent in bundle.agents.agents:
         assert agent.initial_level is not None
         assert {agent.owner, agent.initial_level.signer} <= people
