@@ -17,7 +17,7 @@ from sluicegate.schemas.events import Acknowledged, Command, CommandKind, Event,
 from sluicegate.streams.control_fold import AWAITING, ControlFold
 from sluicegate.streams.control_scopes import EVERYTHING
 from sluicegate.streams.control_state import COMMANDS, SNAPSHOTS, ControlState, Snapshot, StepSettings
-from sluicegate.streams.kafka import Published, Publisher, Tail, signed_headers
+from sluicegate.streams.kafka import Published, Publisher, Tail
 from sluicegate.streams.keys import operator_signer, person_signer, trusted_operators
 from sluicegate.streams.registry import registry_for
 from sluicegate.streams.topics import physical
@@ -151,10 +151,7 @@ class Operator:
         return command_id
 
     def _write(self, topic: str, key: str, event: Event, record_id: str) -> Published:
-        value = self._codec.encode(event)
-        kafka, now_ms = physical(self._settings.tenant, topic), time.time_ns() // 1_000_000
-        headers = signed_headers(self._signer, kafka, event, record_id, now_ms, key.encode(), value)
-        return self._publisher.publish(topic, key.encode(), value, headers)
+        return self._publisher.publish_signed(self._signer, self._codec, topic, key.encode(), event, record_id)
 
 
 class Acknowledgements:

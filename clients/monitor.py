@@ -10,10 +10,9 @@ from sluicegate.schemas.errors import BadInput
 from sluicegate.schemas.events import Incident
 from sluicegate.schemas.ids import derived_id
 from sluicegate.streams.identity import Signer
-from sluicegate.streams.kafka import Publisher, signed_headers
+from sluicegate.streams.kafka import Publisher
 from sluicegate.streams.keys import monitor_signer
 from sluicegate.streams.registry import registry_for
-from sluicegate.streams.topics import physical
 
 if TYPE_CHECKING:
     from sluicegate.streams.settings import Settings
@@ -33,7 +32,6 @@ class Monitor:
     def __init__(
         self, settings: Settings, monitor_id: str = MONITOR, *, user: str = MONITOR, signer: Signer | None = None
     ) -> None:
-        self._tenant = settings.tenant
         self._signer = signer or monitor_signer(settings, monitor_id)
         self._codec = Codec(registry_for(settings.registry_url))
         self._publisher = Publisher(settings, user)
@@ -61,7 +59,5 @@ class Monitor:
         now_ms = time.time_ns() // 1_000_000
         found = incident_id or derived_id("incident", agent_id, kind, note, job_id or "", now_ms)
         event = Incident(incident_id=found, agent_id=agent_id, job_id=job_id, kind=kind, note=note)
-        key, value, topic = agent_id.encode(), self._codec.encode(event), physical(self._tenant, INCIDENTS)
-        headers = signed_headers(self._signer, topic, event, found, now_ms, key, value)
-        self._publisher.publish(INCIDENTS, key, value, headers)
+        self._publisher.publish_signed(self._signer, self._codec, INCIDENTS, agent_id.encode(), event, found, now_ms)
         return found

@@ -23,10 +23,9 @@ from sluicegate.schemas.payload import SALT_BYTES
 from sluicegate.schemas.sealing import Keyring
 from sluicegate.streams.engine import Record
 from sluicegate.streams.identity import Signer
-from sluicegate.streams.kafka import POLL_SEC, Publisher, Tail, signed_headers
+from sluicegate.streams.kafka import POLL_SEC, Publisher, Tail
 from sluicegate.streams.keys import person_signer
 from sluicegate.streams.registry import registry_for
-from sluicegate.streams.topics import physical
 
 if TYPE_CHECKING:
     from sluicegate.streams.settings import Settings
@@ -54,7 +53,7 @@ class Reviewer:
         signer: Signer | None = None,
     ) -> None:
         self.person_id, self.desk = person_id, desk
-        self._settings, self._tenant = settings, settings.tenant
+        self._settings = settings
         self._rings: dict[str, Keyring] = {}
         self._signer = signer or person_signer(settings, person_id)
         self._codec = Codec(registry_for(settings.registry_url))
@@ -217,10 +216,8 @@ class Reviewer:
     def _send(
         self, event: Verdict | Viewed, event_id: str, request_id: str, now_ms: int, timeout_sec: float
     ) -> VerdictAnswer:
-        key, value = self.desk.encode(), self._codec.encode(event)
-        topic = physical(self._tenant, VERDICTS)
-        headers = signed_headers(self._signer, topic, event, event_id, now_ms, key, value)
-        place = self._publisher.publish(VERDICTS, key, value, headers)
+        desk = self.desk.encode()
+        place = self._publisher.publish_signed(self._signer, self._codec, VERDICTS, desk, event, event_id, now_ms)
         self._fold.expect(
             place.partition, place.offset
         )  # the tail is polled under this lock only: no answer was missed

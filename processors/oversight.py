@@ -24,8 +24,7 @@ from sluicegate.schemas.events import AuditDrawn, Command, Event
 from sluicegate.streams.control_epochs import REVEAL_AFTER_MS, Epoch, commitment_of, epoch_key
 from sluicegate.streams.control_scopes import EVERYTHING
 from sluicegate.streams.control_state import COMMANDS, ControlState
-from sluicegate.streams.kafka import Publisher, Tail, signed_headers
-from sluicegate.streams.topics import physical
+from sluicegate.streams.kafka import Publisher, Tail
 
 if TYPE_CHECKING:
     from sluicegate.processors.control import Control
@@ -156,10 +155,8 @@ def serve(
     publisher = Publisher(settings, USER)
 
     def write(command: Command) -> int:
-        key, value = command.scope.encode(), codec.encode(command)
-        topic, now_ms = physical(settings.tenant, COMMANDS), time.time_ns() // 1_000_000
-        headers = signed_headers(signer, topic, command, command.command_id, now_ms, key, value)
-        return publisher.publish(COMMANDS, key, value, headers).offset
+        key = command.scope.encode()
+        return publisher.publish_signed(signer, codec, COMMANDS, key, command, command.command_id).offset
 
     oversight = Oversight(
         control.current,

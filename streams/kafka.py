@@ -24,6 +24,7 @@ from sluicegate.streams.partitioner import partition_for
 from sluicegate.streams.topics import MESSAGE_BYTES_MAX, logical, physical
 
 if TYPE_CHECKING:
+    from sluicegate.schemas.codec import Codec
     from sluicegate.streams.settings import Settings
 
 PARTITIONER: Final = "murmur2_random"
@@ -184,6 +185,22 @@ class Publisher:
     def publish(self, topic: str, key: bytes, value: bytes, headers: Headers) -> Published:
         """As `publish`; ``topic`` is the logical name."""
         return publish(self._producer, physical(self._tenant, topic), key, value, headers, errors=self._errors)
+
+    def publish_signed(
+        self,
+        signer: Signer,
+        codec: Codec,
+        topic: str,
+        key: bytes,
+        event: Event,
+        record_id: str,
+        issued_at_ms: int | None = None,
+    ) -> Published:
+        """As `publish`, an event signed by whoever says it; issued now where no time in ms is given."""
+        value = codec.encode(event)
+        issued_at_ms = time.time_ns() // 1_000_000 if issued_at_ms is None else issued_at_ms
+        headers = signed_headers(signer, physical(self._tenant, topic), event, record_id, issued_at_ms, key, value)
+        return self.publish(topic, key, value, headers)
 
     def close(self) -> None:
         """Wait for what is still under way, at most the delivery time-out."""
