@@ -74,7 +74,7 @@ def judge(turn: Turn, intent: Intent, job: Job, again_after: str | None = None, 
     except KeyErased:
         close_erased(turn, intent, job)
         return
-    job.tags, job.domain = list(computed.subject.risk_tags), trust.domain(turn, intent.topic)
+    job.tags, job.domain = list(computed.subject.risk_tags), trust.counted_in(turn, intent.topic)
     no_room = job.phase == "held" and turn.card.open_requests >= turn.control.settings.open_requests_max
     if no_room and turn.control.recalled is not None and turn.control.recalled.waited():
         hold(turn, intent, job, NO_ROOM)

@@ -96,7 +96,7 @@ def lowered(turn: Turn, word: Word, job_id: str | None, by: str | None = None) -
         happened(turn, word, None, domain, job_id, by)
 
 
-def domain(turn: Turn, topic: str) -> str | None:
+def counted_in(turn: Turn, topic: str) -> str | None:
     """The domain in which a job of this topic counts; None where it counts for nothing."""
     terms = turn.control.policy.autonomy
     return None if terms is None or not terms.counts(topic) else terms.domain(topic)
@@ -108,11 +108,18 @@ def happened(
     """Take up what happened to the agent, or to a job of it, in a domain; one that is gone is that of no topic."""
     if domain is None:
         return
-    terms, domain = turn.control.policy.autonomy, _known(turn, domain)
+    domain = _known(turn, domain)
     trust = _trust(turn, domain)
-    if terms is None or trust is None:
-        return
-    changes = terms.weigh(trust, Happened(turn.at_ms * 1_000, word), job, terms.grain)
+    if trust is not None:
+        _weigh(turn, trust, domain, word, job, job_id, by)
+
+
+def _weigh(
+    turn: Turn, trust: Trust, domain: str, word: Word, job: Job | None, job_id: str | None, by: str | None
+) -> None:
+    """Count it, do what follows from the counts, and write the trust."""
+    terms = turn.control.policy.autonomy
+    changes = [] if terms is None else terms.weigh(trust, Happened(turn.at_ms * 1_000, word), job, terms.grain)
     for change in changes:
         _changed(turn, trust, domain, change, job_id=job_id, by=by)
     turn.put(_entry(domain), trust)
@@ -133,16 +140,18 @@ def on_finding(turn: Turn, domain: str | None, finding: Finding, job: Job, stood
     if domain is None:
         return
     moves, version = stood
-    trust = _trust(turn, _known(turn, domain))
+    domain = _known(turn, domain)
+    trust = _trust(turn, domain)
     if trust is None or trust.version != version:
         return
     trust.found[finding.finding] = trust.found.get(finding.finding, 0) + 1
     if finding.finding != "correct":
         said = Found(turn.at_ms, finding.job_id, finding.finding, finding.error_class, finding.severity)
         trust.errors_found = [*trust.errors_found, said][-ERRORS_FOUND_MAX:]
-    turn.put(_entry(_known(turn, domain)), trust)
     if finding.finding != "correct" or trust.moves == moves:
-        happened(turn, _FOUND[finding.finding], job, domain, finding.job_id, finding.by)
+        _weigh(turn, trust, domain, _FOUND[finding.finding], job, finding.job_id, finding.by)
+    else:
+        turn.put(_entry(domain), trust)
 
 
 def violated(rules: list[RuleRef]) -> bool:
@@ -160,16 +169,16 @@ def on_sign_off(turn: Turn, event: Resolution) -> None:
         return
     domain, trust = asked[0]
     trust.request_id = None
-    turn.put(_entry(domain), trust)
     before = turn.card.level_changes
     by = said_by(event)
     if event.outcome == "withdrawn":
+        turn.put(_entry(domain), trust)
         _note(turn, "withdrawn")
     elif event.outcome == "approved":
-        happened(turn, "signed_off", None, domain, None, by)
+        _weigh(turn, trust, domain, "signed_off", None, None, by)
         _note(turn, "signed off" if turn.card.level_changes > before else "signed off, and no longer earned")
     else:
-        happened(turn, "sign_off_refused", None, domain, None, by)
+        _weigh(turn, trust, domain, "sign_off_refused", None, None, by)
         _note(turn, "refused" if event.outcome == "denied" else "nobody signed it off in time")
 
 
@@ -193,15 +202,14 @@ def _trust(turn: Turn, domain: str) -> Trust | None:
     terms = policy.autonomy
     if terms is None:
         return None
+    trust = turn.get(_entry(domain), Trust)
+    if trust is not None and not _news(turn, trust, domain):
+        return trust
     agent = policy.agent(turn.key)
     version, first = "" if agent is None else agent.version, policy.level(turn.key, domain) or 0
-    trust = turn.get(_entry(domain), Trust)
-    known = trust is not None
     if trust is None:
         trust = Trust(level=first, version=version)
-    if known and not _news(turn, trust, domain):
-        return trust
-    if known and trust.version != version:
+    elif trust.version != version:
         _begin_anew(turn, trust, domain, version, first)
     said = turn.control.state.level_set(turn.key, domain)
     if said is not None and said.offset > trust.set_offset:

@@ -214,13 +214,13 @@ def _finding_lost(patch: Patch) -> None:
 
 def _counted(patch: Patch, word: str, times: int) -> None:
     """What is said with a word counts so many times, as if each time were another job."""
-    happened = trust.happened
+    weigh = trust._weigh
 
-    def other(turn: Any, said: Any, job: Any, *more: Any) -> None:
+    def other(turn: Any, known: Any, domain: Any, said: Any, job: Any, *more: Any) -> None:
         for number in range(times if said == word else 1):
-            happened(turn, said, Scored() if number else job, *more)
+            weigh(turn, known, domain, said, Scored() if number else job, *more)
 
-    patch.setattr(trust, "happened", other)
+    patch.setattr(trust, "_weigh", other)
 
 
 def _level_three(patch: Patch) -> None:
