@@ -63,7 +63,8 @@ def report(
         raise typer.Exit(output.NEGATIVE)
     if page is not None:
         out.say(f"wrote {visible(page)}")
-    out.next("sluicegate audit report --html report.html" if page is None else "print it, check it, sign it")
+    again = f"sluicegate audit report --period {period} --html report.html"
+    out.next(again if page is None else "print it, check it, sign it")
 
 
 def _report(out: Output, period: str, agent: str, log: Path | None) -> AuditReport:
@@ -138,7 +139,7 @@ def _say_attention(out: Output, found: AuditReport) -> None:
     for each in found.timed_out[:LINES_MAX]:
         what = f"{each.job_id} of {each.agent_id} on {each.topic or 'a topic that is gone'}, by {each.by}"
         out.say(f"  TIME-OUT {short_moment(each.at_ms)} {visible(what)}")
-    _more(out, found.timed_out_count)
+    out.more(found.timed_out_count, LINES_MAX)
     out.say(f"break-glass: {found.break_glass_count}")
     for glass in found.break_glass[:LINES_MAX]:
         void = "" if glass.counted else " (NOT accepted by the control fold; run `sluicegate verify`)"
@@ -148,8 +149,8 @@ def _say_attention(out: Output, found: AuditReport) -> None:
         for job in glass.jobs[:LINES_MAX]:
             ran = visible(f"{job.job_id} of {job.agent_id} on {job.topic}")
             out.say(f"    let run {short_moment(job.at_ms)} {ran}: {REVIEWED[job.review]}")
-        _more(out, glass.jobs_count)
-    _more(out, found.break_glass_count)
+        out.more(glass.jobs_count, LINES_MAX)
+    out.more(found.break_glass_count, LINES_MAX)
 
 
 def _say_rates(out: Output, noun: str, rates: list[Rate]) -> None:
@@ -171,7 +172,7 @@ def _say_rates(out: Output, noun: str, rates: list[Rate]) -> None:
     out.say("")
     columns = (noun, "jobs", "drawn", "judged", "waiting", "wrong", "of these harmful", "rate", "95 %", "")
     out.table(columns, rows)
-    _more(out, len(rates))
+    out.more(len(rates), LINES_MAX)
 
 
 def _say_detection(out: Output, found: AuditReport) -> None:
@@ -183,7 +184,7 @@ def _say_detection(out: Output, found: AuditReport) -> None:
         for each in found.detection[:LINES_MAX]
     ]
     out.table(columns, rows, "no rate is in force")
-    _more(out, len(found.detection))
+    out.more(len(found.detection), LINES_MAX)
 
 
 def _often(count: int | None) -> str:
@@ -201,7 +202,7 @@ def _say_allocation(out: Output, found: Allocation, agent_id: str | None) -> Non
     ]
     columns = ("stratum", "jobs not mandatory", "rate in force", "suggested", "weight to write")
     out.table(columns, rows, "every job was mandatory")
-    _more(out, len(found.shares))
+    out.more(len(found.shares), LINES_MAX)
     for line in advice(found, agent_id):
         out.say(line)
 
@@ -218,7 +219,7 @@ def _say_errors(out: Output, found: AuditReport) -> None:
         kind = f"{each.finding}, {each.error_class or 'no class'}, {each.severity or 'no severity'}"
         what = f"{each.job_id} of {each.agent_id} on {each.topic}: {kind}; by {each.by}"
         out.say(f"  {short_moment(each.at_ms)} {visible(what)}: {visible(each.note or 'no note')}")
-    _more(out, found.errors_count)
+    out.more(found.errors_count, LINES_MAX)
     out.say(
         f"samples judged: {percent(found.judged_share, 1)}; waiting: {found.waiting_count}, "
         f"of these overdue: {found.waiting_overdue}"
@@ -227,7 +228,7 @@ def _say_errors(out: Output, found: AuditReport) -> None:
         what = f"{sample.job_id} of {sample.agent_id} on {sample.topic} in queue {sample.queue or '-'}"
         late = f", overdue {counted(sample.overdue, 'time')}" if sample.overdue else ""
         out.say(f"  waits {lasted(sample.waited_ms)}: {visible(what)}{late}")
-    _more(out, found.waiting_count)
+    out.more(found.waiting_count, LINES_MAX)
 
 
 def _say_evidence(out: Output, found: Evidence) -> None:
@@ -241,7 +242,7 @@ def _say_evidence(out: Output, found: Evidence) -> None:
         epoch = each.epoch
         told = "not told yet" if epoch.revealed is None else f"told {short_moment(epoch.revealed_at_ms)}"
         out.say(f"epoch {epoch.number}: {each.drawn} of {counted(each.jobs, 'job')} drawn, key {told}")
-    _more(out, len(found.epochs))
+    out.more(len(found.epochs), LINES_MAX)
     if found.without_key:
         out.say(f"{counted(found.without_key, 'job')} ended while no key was usable: all are looked at")
     out.say("check: `sluicegate verify` recomputes every draw whose key is told, and all else; anybody can")
@@ -250,8 +251,3 @@ def _say_evidence(out: Output, found: Evidence) -> None:
 def _split(counts: dict[str, int]) -> str:
     parts: list[Any] = [f"{count} {visible(name)}" for name, count in counts.items()]
     return f": {', '.join(parts)}" if parts else ""
-
-
-def _more(out: Output, count: int) -> None:
-    if count > LINES_MAX:
-        out.say(f"  and {count - LINES_MAX} more; see --json")

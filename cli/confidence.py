@@ -50,7 +50,7 @@ def report(
 
 
 def _report(out: Output, period: str, agent: str, log: LogOption) -> ConfidenceReport:
-    from sluicegate.processors.audit_log import AUDITS
+    from sluicegate.processors.audits import AUDITS
     from sluicegate.processors.confidence_report import report_of_log
 
     period_of(period, 0)  # a text that is no period is refused before the log is read

@@ -20,14 +20,14 @@ def say_report(out: Output, report: Report, *, recorded: bool) -> None:
     """The whole report. ``recorded`` says that the intents came from a file, which holds no results."""
     for run in report.break_glass[:LINES_MAX]:
         _say_glass(out, run)
-    _more(out, report.break_glass_count)
+    out.more(report.break_glass_count, LINES_MAX)
     _say_head(out, report, recorded)
     _say_sides(out, report)
     _say_rules(out, report)
     for refusals in report.refused[:LINES_MAX]:
         who = f"{_counted(refusals.intents, 'intent')} of {refusals.agent_id}"
         out.say(f"refused: {visible(f'{who}: {refusals.why}')}")
-    _more(out, len(report.refused))
+    out.more(len(report.refused), LINES_MAX)
     if report.before is not None:
         _say_changes(out, report)
 
@@ -77,7 +77,7 @@ def _say_rules(out: Output, report: Report) -> None:
     for rule in report.held_rules[:LINES_MAX]:
         before = "" if report.before is None else f"{rule.share_before:.1%} before, "
         out.say(f"held by {visible(rule.rule)}: {before}{_share(rule.share_after, rule.place)} after")
-    _more(out, len(report.held_rules))
+    out.more(len(report.held_rules), LINES_MAX)
 
 
 def _say_changes(out: Output, report: Report) -> None:
@@ -86,11 +86,11 @@ def _say_changes(out: Output, report: Report) -> None:
     out.say(f"widened: {report.widened_count}")
     for change in report.widened[:LINES_MAX]:
         say_change(out, change)
-    _more(out, report.widened_count)
+    out.more(report.widened_count, LINES_MAX)
     out.say(f"tightened: {report.tightened_count}")
     for rule, count in list(report.tightened.items())[:LINES_MAX]:
         out.say(f"  {count} by {visible(rule)}")
-    _more(out, len(report.tightened))
+    out.more(len(report.tightened), LINES_MAX)
     out.say(f"newly spared: {counts_text(report.newly_spared)}")
     out.say(f"newly asked: {counts_text(report.newly_asked)}")
 
@@ -103,11 +103,6 @@ def say_change(out: Output, change: Change) -> None:
     people = "" if change.asked == "nobody_asked" else f"; people: {change.asked}"
     rules = f"{', '.join(change.rules_before)} -> {', '.join(change.rules_after)}"
     out.say(f"  {_when(change.at_ms)} {visible(what)}: {said}{visible(f'{loosened} ({rules})')}{people}")
-
-
-def _more(out: Output, count: int) -> None:
-    if count > LINES_MAX:
-        out.say(f"  and {count - LINES_MAX} more; see --json")
 
 
 def _share(share: float, place: str) -> str:

@@ -69,5 +69,4 @@ def say_preview(out: Output, report: Report, level: int) -> None:
     out.say(f"    wider: {report.widened_count}")
     for change in report.widened[:LINES_MAX]:
         say_change(out, change)
-    if report.widened_count > LINES_MAX:
-        out.say(f"    and {report.widened_count - LINES_MAX} more; see --json")
+    out.more(report.widened_count, LINES_MAX)

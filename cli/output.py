@@ -78,6 +78,11 @@ class Output:
             for row in (columns, *rows):
                 typer.echo("\t".join([_cell(value) for value in row]))
 
+    def more(self, count: int, shown: int) -> None:
+        """How many entries of a list were left out, where some were."""
+        if count > shown:
+            self.say(f"  and {count - shown} more; see --json")
+
     def next(self, text: str) -> None:
         """The closing line that says what one would do now; only on a terminal."""
         if self.on_terminal and not self.as_json:

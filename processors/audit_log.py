@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from sluicegate.processors.audits import AUDITS
 from sluicegate.processors.impact import Ending
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import (
@@ -25,7 +26,6 @@ from sluicegate.schemas.events import (
 )
 from sluicegate.streams.engine import Record
 
-AUDITS: Final = "agent.audits"
 NEEDED: Final = (
     AUDITS,
     "approval.events",

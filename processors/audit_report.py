@@ -7,7 +7,7 @@ with exact bounds. Jobs count by when they ended, findings on them whenever they
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
@@ -18,7 +18,7 @@ from sluicegate.policies.statistics import Sampled, actions_to_find, estimate
 from sluicegate.processors.audit_allocation import Allocation, allocation_of, rates_in_force
 from sluicegate.processors.audit_control import Broken, ControlSeen, EpochSeen, control_seen
 from sluicegate.processors.audit_log import AuditLog, Drawn, GlassJob, TimedOut, read_audits
-from sluicegate.processors.impact import LISTED_MAX
+from sluicegate.processors.impact import LISTED_MAX, ranked
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import FindingWord
 from sluicegate.schemas.records import Severity
@@ -206,8 +206,8 @@ def audit_report(
         allocation=allocation_of(drawn, control.terms, rates),
         errors_count=len(wrong),
         errors=wrong[:LISTED_MAX],
-        errors_by_class=_ranked(each.error_class or UNNAMED for each in wrong),
-        errors_by_severity=_ranked(each.severity or UNNAMED for each in wrong),
+        errors_by_class=ranked(Counter(each.error_class or UNNAMED for each in wrong)),
+        errors_by_severity=ranked(Counter(each.severity or UNNAMED for each in wrong)),
         waiting_count=len(waiting),
         waiting_overdue=sum(each.overdue > 0 for each in waiting),
         waiting=waiting[:LISTED_MAX],
@@ -346,7 +346,3 @@ def _evidence(log: AuditLog, control: ControlSeen, period: tuple[int, int], draw
         epochs=epochs,
         without_key=jobs[0],
     )
-
-
-def _ranked(words: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(words).items(), key=lambda item: (-item[1], item[0])))

@@ -33,7 +33,7 @@ from sluicegate.schemas.events import (
 )
 from sluicegate.schemas.ids import derived_id
 
-TOPIC: Final = "agent.audits"
+AUDITS: Final = "agent.audits"
 CHOICES: Final[tuple[FindingWord, ...]] = ("correct", "wrong", "harmful")
 """What a job may be found."""
 DUE_SEC: Final = 86_400
@@ -118,7 +118,7 @@ def finished(turn: Turn, intent: Intent, job: Job, outcome: JobOutcome, result: 
         )
         turn.put(_name(job.audit_id), sample)
         _ask(turn, intent, job, event, result)
-    turn.send(TOPIC, turn.key, event, f"gate/{turn.key}/audit/{event.number}")
+    turn.send(AUDITS, turn.key, event, f"gate/{turn.key}/audit/{event.number}")
 
 
 def approved(job: Job, key_id: str) -> None:
@@ -191,7 +191,7 @@ def on_finding(turn: Turn, event: Resolution) -> None:
         stratum=sample.inclusion.stratum,
         probability=probability_text(sample.inclusion.probability),
     )
-    turn.send(TOPIC, turn.key, finding, f"gate/{turn.key}/audit/{finding.number}")
+    turn.send(AUDITS, turn.key, finding, f"gate/{turn.key}/audit/{finding.number}")
     trust.on_finding(turn, sample.domain, finding, sample.scored, (sample.moves, sample.version))
     turn.drop(_name(event.request_id))
     job = job_of(turn, sample.job_id)

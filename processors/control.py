@@ -19,8 +19,8 @@ from sluicegate.streams.identity import Ed25519Verifier, HmacKey, Signer, Verifi
 
 if TYPE_CHECKING:
     from sluicegate.processors.control_recall import Recalled
+    from sluicegate.processors.verify_report import Place
 
-Place = tuple[str, int, int]
 COMPILED_MAX = 16
 """Compiled snapshots kept at once; a rollback to one of them costs nothing."""
 

@@ -203,7 +203,7 @@ def report_of(judged: Iterable[Judged], policy: CompiledPolicy, skipped: Mapping
         widened_count=len(changes),
         widened=changes[:LISTED_MAX],
         tightened_count=len(stricter),
-        tightened=_ranked(Counter(rule for each in stricter for rule in each.after.rules)),
+        tightened=ranked(Counter(rule for each in stricter for rule in each.after.rules)),
         newly_spared=_spared(compared),
         newly_asked=_asked(compared),
         refused=_refused(whole),
@@ -277,7 +277,7 @@ def _side(said: Sequence[tuple[int | None, Said]], timed: bool) -> Side:
         hour, most = max(hours.items(), key=lambda item: (item[1], -item[0]), default=(None, 0))
         busiest = (None if hour is None else hour * HOUR_MS, most)
     return Side(
-        decisions=_ranked(Counter(each.decision for _, each in said)),
+        decisions=ranked(Counter(each.decision for _, each in said)),
         held=len(held),
         held_share=share,
         held_place=_place(share),
@@ -318,7 +318,8 @@ def _held_rules(whole: Sequence[Judged], compared: int) -> list[RuleShare]:
     ]
 
 
-def _ranked(counts: Counter[str]) -> dict[str, int]:
+def ranked(counts: Counter[str]) -> dict[str, int]:
+    """Counts by name, the most first."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -328,7 +329,7 @@ def _spared(compared: Sequence[Judged]) -> dict[str, int]:
         for each in compared
         if each.before is not None and each.before.decision == _HELD and _strictness(each.after.decision) < RANKS[_HELD]
     ]
-    return {"intents": len(spared), **_ranked(Counter(each.asked for each in spared))}
+    return {"intents": len(spared), **ranked(Counter(each.asked for each in spared))}
 
 
 def _asked(compared: Sequence[Judged]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sluicegate.policies.sampling import AuditTerms
+from sluicegate.processors.audits import AUDITS
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.errors import Unavailable
 from sluicegate.schemas.events import AuditDrawn, Command, Event
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 USER: Final = "oversight"
-AUDITS: Final = "agent.audits"
 TICK_SEC: Final = 1.0
 MARGIN_MS: Final = 5_000
 """How much longer than the log asks for an epoch is over before its key is told: clocks differ."""

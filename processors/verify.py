@@ -15,10 +15,11 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from sluicegate.processors import desk, gate, outputs
+from sluicegate.processors.audits import AUDITS
 from sluicegate.processors.control import Control, snapshot_terms
 from sluicegate.processors.plane import GRANTS, JUDGE, Plane, PlaneStep, key_text
 from sluicegate.processors.verify_activation import difference_fault
-from sluicegate.processors.verify_draws import AUDITS, Draws
+from sluicegate.processors.verify_draws import Draws
 from sluicegate.processors.verify_payloads import Erasures, Memory, Noticing, Replayer, Turned
 from sluicegate.processors.verify_report import (
     RECOMPUTED,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sluicegate.processors.audits import AUDITS
 from sluicegate.processors.control import Control
 from sluicegate.processors.verify_report import AS_RECORDED, Place
 from sluicegate.schemas.codec import Codec
 from sluicegate.schemas.events import AuditDrawn, Command
 from sluicegate.streams.control_epochs import epoch_key, told_key
 from sluicegate.streams.engine import Out, Record
-
-AUDITS = "agent.audits"
 
 
 class Draws:

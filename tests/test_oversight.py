@@ -11,6 +11,7 @@ from test_audits import AUDIT, begin_epoch, files, run
 from world import CODEC, OPERATORS, World
 
 from sluicegate.processors import oversight
+from sluicegate.processors.audits import AUDITS
 from sluicegate.processors.control import Control
 from sluicegate.processors.oversight import AGAIN_MS, MARGIN_MS, Due, Oversight, due, mix_of
 from sluicegate.schemas.events import AuditDrawn, Cause, Command
@@ -181,10 +182,10 @@ def test_the_mix_is_read_from_the_log(tenant: TenantFactory) -> None:
         for number in range(20):
             event = msgspec.structs.replace(drawn, job_id=f"j{number}", stratum="read" if number % 4 else "prod")
             headers = event_headers(event, "test", f"record-{number}")
-            publisher.publish(oversight.AUDITS, f"agent-{number}".encode(), CODEC.encode(event), headers)
+            publisher.publish(AUDITS, f"agent-{number}".encode(), CODEC.encode(event), headers)
     finally:
         publisher.close()
     found = mix_of(oversight._drawn_since(settings, CODEC, 0), 1)
     assert found == {"read": 15, "prod": 5}
-    spec = next(spec for spec in TOPICS if spec.name == oversight.AUDITS)
+    spec = next(spec for spec in TOPICS if spec.name == AUDITS)
     assert "oversight" in spec.readers
