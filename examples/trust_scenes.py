@@ -95,16 +95,18 @@ def _look(stage: Stage, agent: Agent, ken: Reviewer) -> str:
     jobs = [f"alone-{number}" for number in range(ALONE)]
     for job_id in jobs:
         _submit(agent, job_id)
-    drawn: list[AuditDrawn] = []
+    draws: list[AuditDrawn] = []
     for job_id in jobs:
         found = stage.await_one(
             f"the draw of `{job_id}`",
             AuditDrawn,
             lambda event, wanted=job_id: event.job_id == wanted,  # type: ignore[misc]
         )
-        if found is not None and found[1].drawn:
-            drawn.append(found[1])
-    stage.line("counted in the log", f"{len(drawn)} of {len(jobs)} were drawn, each with probability 0.5")
+        if found is not None:
+            draws.append(found[1])
+    drawn = [each for each in draws if each.drawn]
+    chances = ", ".join(sorted({each.probability for each in draws}))
+    stage.line("counted in the log", f"{len(drawn)} of {len(draws)} were drawn, each with probability {chances}")
     if not drawn:
         stage.miss("none of the articles was drawn")
         return ""
